@@ -1,0 +1,63 @@
+# Two commands do everything on a fresh machine: make demo, make test.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && { echo $$p; break; }; done)
+UV := $(shell command -v uv || echo .cache/uv/bin/uv)
+BIN := .venv/bin
+PYTEST := $(BIN)/pytest
+
+.PHONY: help setup demo up down check test lint types layers unit integration protos lock clean
+
+help: ## Show this list
+	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+setup: .venv/.ready ## Create .venv with locked versions
+
+.cache/uv/bin/uv:
+	@test -n "$(PYTHON)" || { echo "embedfleet needs Python 3.11 or 3.12 on the PATH (or PYTHON=...)." >&2; exit 1; }
+	$(PYTHON) -m venv .cache/uv
+	.cache/uv/bin/python -m pip install --quiet uv
+
+.venv/.ready: pyproject.toml requirements.lock | $(filter .cache/%,$(UV))
+	@test -n "$(PYTHON)" || { echo "embedfleet needs Python 3.11 or 3.12 on the PATH (or PYTHON=...)." >&2; exit 1; }
+	@test -x $(BIN)/python || $(UV) venv --python $(PYTHON) .venv
+	$(UV) pip install --python $(BIN)/python --requirement requirements.lock
+	$(UV) pip install --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+demo: setup ## Start a fleet, index a corpus, search it through gRPC, stop
+	@$(BIN)/embedfleet demo
+
+up: setup ## Start the demo's fleet and leave it running
+	@$(BIN)/embedfleet up --detach -f tests/e2e/demo
+
+down: setup ## Stop it
+	@$(BIN)/embedfleet down
+
+check: lint types layers unit ## Lint, types, layers, unit tests: under two minutes
+
+lint: setup ## Style and stale generated files
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python protos/generate.py --check
+
+types: setup ## mypy --strict
+	$(BIN)/mypy
+
+layers: setup ## The architecture, checked
+	$(BIN)/lint-imports
+
+unit: setup ## Fast tests of pure code
+	$(PYTEST) -q tests/unit tests/contract
+
+test: check ## Everything
+	$(PYTEST) tests/parity tests/integration tests/e2e
+
+protos: setup ## Regenerate the gRPC stubs
+	$(BIN)/python protos/generate.py
+
+lock: setup ## Update requirements.lock
+	$(UV) pip compile --universal --python-version 3.11 --extra dev --upgrade --no-header --no-annotate --output-file requirements.lock pyproject.toml
+
+clean: ## Remove everything that make created
+	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Turns the platform's custom resources into what Kubernetes understands."""
