@@ -1,0 +1,1 @@
+"""Resources into the configuration of what runs: pure functions, deterministic text."""

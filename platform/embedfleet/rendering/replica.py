@@ -1,0 +1,95 @@
+"""What one model's replicas are told: the same values where they are written and where read.
+
+Arguments are what a replica is built from, and changing one replaces the replicas. Settings can
+change under traffic: Serve hands them to running replicas as `user_config`.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from embedfleet.catalog import DEFAULT_INSTRUCTION
+from embedfleet.messages import OutputType, Role
+
+__all__ = ["BatchingSettings", "ReplicaArguments", "ReplicaSettings", "RouterSettings"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ReplicaArguments(_Frozen):
+    """What a replica is built from.
+
+    Attributes:
+        name: The resource's name.
+        source: Hub name, local folder, `file://` address, or `embedded/NAME`.
+        revision: Commit of a hub source; empty otherwise.
+        weights: `auto`, `float32` or `bfloat16`.
+        backend: `torch`, or `echo` for measuring what surrounds an engine.
+        max_tokens: Longest sequence, prompt included; None means the model's own limit.
+        num_threads: Cores that the engine may use; None means those Ray gave it.
+        device: `auto`, `cpu` or `cuda`.
+    """
+
+    name: str
+    role: Role
+    source: str
+    revision: str = ""
+    weights: str = "auto"
+    backend: str = "torch"
+    max_tokens: int | None = None
+    num_threads: int | None = None
+    device: str = "auto"
+
+
+class BatchingSettings(_Frozen):
+    """Limits of a replica's batcher; None is resolved from the device when the replica starts.
+
+    Attributes:
+        max_batch_tokens: Tokens in one bulk step.
+        max_queued_tokens: Tokens that may wait; more is refused with a retry hint.
+        max_queued_items: Sequences that may wait; more is refused with a retry hint.
+        max_items_per_request: Items or documents in one request.
+    """
+
+    max_batch_tokens: int | None = None
+    max_queued_tokens: int = 1_000_000
+    max_queued_items: int = 20_000
+    max_items_per_request: int = 2_048
+
+
+class ReplicaSettings(_Frozen):
+    """What can change without a restart.
+
+    Attributes:
+        default_dimension: Used when a request names none; None means native.
+        allowed_dimensions: If not empty, the only ones a request may name.
+        allow_instruction_override: Whether a request may bring its own instruction.
+    """
+
+    aliases: tuple[str, ...] = ()
+    default_instruction: str = DEFAULT_INSTRUCTION
+    allow_instruction_override: bool = True
+    default_dimension: int | None = None
+    allowed_dimensions: tuple[int, ...] = ()
+    default_output_type: OutputType = OutputType.FLOAT32
+    batching: BatchingSettings = BatchingSettings()
+
+
+class RoutedModel(_Frozen):
+    """A model as the router knows it before any replica answers."""
+
+    name: str
+    role: Role
+    application: str
+    aliases: tuple[str, ...] = ()
+    source: str = ""
+    revision: str = ""
+
+
+class RouterSettings(_Frozen):
+    """What the router application is told: every model of the fleet."""
+
+    fleet: str
+    models: tuple[RoutedModel, ...] = ()
