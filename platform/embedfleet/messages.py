@@ -18,13 +18,15 @@ __all__ = [
     "EmbedItem",
     "EmbedOptions",
     "EmbedOutcome",
+    "EmbedResult",
+    "Float32Array",
     "InputType",
     "OutputType",
     "Priority",
     "Provenance",
-    "RerankDocument",
     "RerankOptions",
     "RerankOutcome",
+    "RerankResult",
     "Role",
     "Timings",
     "TokenIds",
@@ -105,19 +107,17 @@ class EmbedOptions:
 
 @dataclass(frozen=True, slots=True)
 class EmbedOutcome:
-    """One item's result: `data` holds the vector's little-endian bytes, or `error` says why not."""
+    """One item's result: `data` holds the vector's little-endian bytes, or `error` says why not.
+
+    Attributes:
+        scale: Of INT8 and UINT8 only: largest magnitude in the vector, which 127 stands for.
+    """
 
     data: bytes = b""
+    scale: float = 0.0
     num_tokens: int = 0
     truncated: bool = False
     error: EmbedfleetError | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RerankDocument:
-    """One document to score; `text` is None where the bytes received were not UTF-8."""
-
-    text: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +182,16 @@ class EmbedResult:
 
 @dataclass(frozen=True, slots=True)
 class RerankResult:
-    """A whole request's outcomes, best score first, failed documents last."""
+    """A whole request's outcomes, best score first, failed documents last.
+
+    Attributes:
+        outcomes: Only the best `top_n` if that was asked for; the counts below cover all.
+        input_tokens: Tokens computed: instruction and query count once for all documents.
+    """
 
     outcomes: Sequence[RerankOutcome]
-    query_tokens: int = 0
+    input_tokens: int = 0
+    num_documents: int = 0
+    num_truncated: int = 0
+    num_failed: int = 0
     timings: Timings = field(default_factory=Timings)
