@@ -1,0 +1,51 @@
+"""Under which names clients and Serve know each model of a fleet."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from embedfleet.messages import Role
+from embedfleet.resources.embedder import Embedder
+from embedfleet.resources.reranker import Reranker
+from embedfleet.resources.shared import is_local
+
+__all__ = ["ROUTER", "Model", "aliases", "application", "role"]
+
+Model = Embedder | Reranker
+
+ROUTER: Final = "router"
+"""Application, and its deployment, that answers for the fleet as a whole."""
+
+_PREFIXES: Final = {Role.EMBEDDER: "emb", Role.RERANKER: "rrk"}
+
+
+def role(model: Model) -> Role:
+    """Tell what a model is served as."""
+    return model.spec.role
+
+
+def application(model: Model) -> str:
+    """Give the name of a model's Serve application, such as `emb-docs`."""
+    return f"{_PREFIXES[role(model)]}-{model.name}"
+
+
+def aliases(models: Sequence[Model]) -> dict[str, tuple[str, ...]]:
+    """List each model's names besides its own: those it declares, and its hub name.
+
+    A hub name that several models share, or that is declared as another's alias, is nobody's:
+    which of them is meant must be said.
+
+    Returns:
+        By application.
+    """
+    taken = {name for model in models for name in (model.name, *model.spec.aliases)}
+    sources = {application(m): m.spec.model.resolved_source(role(m)) for m in models}
+    shared = Counter(sources.values())
+    found: dict[str, tuple[str, ...]] = {}
+    for model in models:
+        source = sources[application(model)]
+        own = source not in taken and shared[source] == 1 and not is_local(source)
+        found[application(model)] = (*model.spec.aliases, *((source,) if own else ()))
+    return found

@@ -1,0 +1,290 @@
+"""The `Fleet` kind: the cluster that models run on and the port that clients call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from embedfleet.resources.base import (
+    API_VERSION,
+    PATTERNS,
+    LabelValue,
+    Name,
+    Part,
+    Resource,
+    Violation,
+)
+
+__all__ = ["Auth", "Fleet", "FleetSpec", "GcsFaultTolerance", "Head", "Pool", "Tls", "Toleration"]
+
+_IMAGE: Final = r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$"
+_VERSION: Final = r"^[0-9]+\.[0-9]+\.[0-9]+$"
+_PATH: Final = r"^/[^\n\r\x00]+$"
+_LABEL_KEY: Final = r"^([A-Za-z0-9][A-Za-z0-9.-]*/)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
+_ADDRESS: Final = r"^[A-Za-z0-9._:/@-]+$"
+PATTERNS.update(
+    {
+        _IMAGE: "must be an image reference such as registry/embedfleet:0.1.0",
+        _VERSION: "must be three numbers with dots, such as 2.60.0",
+        _PATH: "must be an absolute path",
+        _LABEL_KEY: "must be a label key such as cloud.example/gpu",
+        _ADDRESS: "must be an address such as redis:6379",
+    }
+)
+
+Port = Annotated[int, Field(ge=1, le=65_535)]
+File = Annotated[str, Field(pattern=_PATH, max_length=1024)]
+LabelKey = Annotated[str, Field(pattern=_LABEL_KEY, max_length=253)]
+
+
+class Grpc(Part):
+    """The port that clients call."""
+
+    port: Port = 9000
+    """Where the fleet answers gRPC."""
+    max_message_bytes: Annotated[int, Field(ge=65_536, le=2_147_483_647)] = 67_108_864
+    """Largest request message; larger ones are refused before they are read."""
+
+
+class Http(Part):
+    """The port of health checks and HTTP facades."""
+
+    port: Port = 8000
+    """Where the fleet answers HTTP."""
+
+
+class TolerationEffect(StrEnum):
+    """Which effect of a taint is tolerated."""
+
+    NO_SCHEDULE = "NoSchedule"
+    PREFER_NO_SCHEDULE = "PreferNoSchedule"
+    NO_EXECUTE = "NoExecute"
+
+
+class Toleration(Part):
+    """A taint that the pool's pods tolerate."""
+
+    key: LabelKey | None = None
+    """Taint key. Left out: every key."""
+    operator: Literal["Equal", "Exists"] = "Equal"
+    """Whether the value must be equal or the key merely exist."""
+    value: LabelValue | None = None
+    """Taint value, for Equal."""
+    effect: TolerationEffect | None = None
+    """Which effect of the taint. Left out: every effect."""
+
+    def rules(self) -> Iterator[Violation]:
+        """Kubernetes' own: `Exists` has no value, and only `Exists` may leave out the key."""
+        if self.operator == "Exists" and self.value is not None:
+            yield Violation(
+                "value", self.value, "has no meaning when operator is Exists", "Leave it out.",
+                ("operator",),
+            )  # fmt: skip
+        if self.operator == "Equal" and self.key is None:
+            yield Violation(
+                "key", "missing", "is needed when operator is Equal",
+                "Set it, or set operator: Exists.", ("operator",),
+            )  # fmt: skip
+
+
+class Pool(Part):
+    """Nodes of one kind."""
+
+    name: Name
+    """Name that placements refer to."""
+    accelerator: LabelValue | None = None
+    """GPU type, such as NVIDIA-H200. Left out: a CPU pool."""
+    gpus_per_node: Annotated[int, Field(ge=0, le=16)] = 0
+    """GPUs of one node."""
+    cpus_per_node: Annotated[int, Field(ge=1, le=1024)] = 4
+    """CPU cores of one node."""
+    memory_gib_per_node: Annotated[int, Field(ge=1, le=16_384)] = 16
+    """Memory of one node, in GiB."""
+    min_nodes: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Nodes kept without load."""
+    max_nodes: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Nodes at most."""
+    node_selector: Annotated[dict[LabelKey, LabelValue], Field(max_length=16, default_factory=dict)]
+    """Labels that a node must carry."""
+    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16)] = ()
+    """Taints that the pool's pods tolerate."""
+    fallback_pool: Name | None = None
+    """Pool of the same kind that takes replicas when this one is full."""
+
+    def rules(self) -> Iterator[Violation]:
+        """Node range the right way up; GPUs and their type said together."""
+        if self.max_nodes < self.min_nodes:
+            yield Violation(
+                "maxNodes", self.max_nodes, f"must be at least minNodes, {self.min_nodes}",
+                "Raise it or lower minNodes.", ("minNodes",),
+            )  # fmt: skip
+        if self.accelerator is not None and self.gpus_per_node == 0:
+            yield Violation(
+                "gpusPerNode", 0, f"must be at least 1 with accelerator {self.accelerator}",
+                "Set it, or leave out accelerator for a CPU pool.", ("accelerator",),
+            )  # fmt: skip
+        if self.accelerator is None and self.gpus_per_node > 0:
+            yield Violation(
+                "accelerator", "missing", f"is needed with gpusPerNode {self.gpus_per_node}",
+                "Set the GPU type, such as NVIDIA-H200.", ("gpusPerNode",),
+            )  # fmt: skip
+
+    @property
+    def has_gpus(self) -> bool:
+        """Whether nodes of this pool carry GPUs."""
+        return self.gpus_per_node > 0
+
+
+class Head(Part):
+    """The node that runs the cluster's control processes."""
+
+    cpus: Annotated[int, Field(ge=1, le=256)] = 2
+    """CPU cores."""
+    memory_gib: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Memory, in GiB."""
+
+
+class GcsFaultTolerance(Part):
+    """Where the cluster's state survives a restart of the head."""
+
+    redis_address: Annotated[str, Field(pattern=_ADDRESS, max_length=253)]
+    """Address of Redis, such as redis:6379."""
+    password_secret_name: Name | None = None
+    """Secret whose key `password` holds Redis' password."""
+
+
+class Auth(Part):
+    """Who may call the cluster's dashboard and processes."""
+
+    token_secret_name: Name
+    """Secret whose key `auth_token` holds Ray's token."""
+
+
+class Tls(Part):
+    """Certificates of the fleet's port: files on a laptop, Secrets on Kubernetes."""
+
+    certificate_file: File | None = None
+    """PEM file of the certificate and its chain."""
+    private_key_file: File | None = None
+    """PEM file of the private key."""
+    client_ca_file: File | None = None
+    """PEM file of the authorities that sign client certificates; makes them required."""
+    secret_name: Name | None = None
+    """Secret of type kubernetes.io/tls."""
+    client_ca_secret_name: Name | None = None
+    """Secret whose key `ca.crt` signs client certificates; makes them required."""
+
+    def rules(self) -> Iterator[Violation]:
+        """One way only, and complete."""
+        files = (self.certificate_file, self.private_key_file, self.client_ca_file)
+        secrets = (self.secret_name, self.client_ca_secret_name)
+        everything = ("certificateFile", "privateKeyFile", "clientCaFile", "secretName")
+        if any(files) and any(secrets):
+            yield Violation(
+                "secretName", self.secret_name, "cannot stand beside files",
+                "Keep the files on a laptop, the Secrets on Kubernetes.", everything,
+            )  # fmt: skip
+            return
+        if any(secrets):
+            if self.secret_name is None:
+                yield Violation(
+                    "secretName", "missing", "is needed with clientCaSecretName", "Set it.",
+                    everything,
+                )  # fmt: skip
+            return
+        for field, value in (
+            ("certificateFile", self.certificate_file),
+            ("privateKeyFile", self.private_key_file),
+        ):
+            if value is None:
+                yield Violation(
+                    field, "missing", "is needed for TLS", "Set it, or leave out tls.", everything
+                )
+
+    @property
+    def verifies_clients(self) -> bool:
+        """Whether clients must bring a certificate."""
+        return bool(self.client_ca_file or self.client_ca_secret_name)
+
+
+class FleetSpec(Part):
+    """One cluster, its pools and its port."""
+
+    image: Annotated[str, Field(pattern=_IMAGE, max_length=255)] | None = None
+    """Image of the cluster's pods. Default: the operator's own release. Not used on a laptop."""
+    ray_version: Annotated[str, Field(pattern=_VERSION, max_length=16)] = "2.60.0"
+    """Ray release inside the image."""
+    grpc: Grpc = Grpc()
+    """The port that clients call."""
+    http: Http = Http()
+    """The port of health checks and HTTP facades."""
+    pools: Annotated[tuple[Pool, ...], Field(max_length=16)] = ()
+    """Nodes by kind. None: models run on the CPU cores of the machine at hand."""
+    head: Head = Head()
+    """The node that runs the cluster's control processes."""
+    gcs_fault_tolerance: GcsFaultTolerance | None = None
+    """Where the cluster's state survives a restart of the head."""
+    auth: Auth | None = None
+    """Who may call the cluster's dashboard and processes."""
+    tls: Tls | None = None
+    """Certificates of the fleet's port. None: plain text."""
+
+    def rules(self) -> Iterator[Violation]:
+        """Ports differ; pool names are unique; fallbacks exist, match and end."""
+        if self.grpc.port == self.http.port:
+            yield Violation(
+                "http.port", self.http.port, "is the gRPC port too", "Choose another.",
+                ("grpc.port",),
+            )  # fmt: skip
+        by_name: dict[str, Pool] = {}
+        for index, pool in enumerate(self.pools):
+            if pool.name in by_name:
+                yield Violation(
+                    f"pools[{index}].name", pool.name, "is the name of an earlier pool",
+                    "Rename one of the two.", ("pools",),
+                )  # fmt: skip
+            by_name.setdefault(pool.name, pool)
+        for index, pool in enumerate(self.pools):
+            yield from self._fallback(f"pools[{index}].fallbackPool", pool, by_name)
+
+    def _fallback(self, path: str, pool: Pool, by_name: dict[str, Pool]) -> Iterator[Violation]:
+        name = pool.fallback_pool
+        if name is None:
+            return
+        other = by_name.get(name)
+        if other is None:
+            known = ", ".join(by_name)
+            yield Violation(
+                path, name, "is not a pool of this fleet", f"Known: {known}.", ("pools",)
+            )
+        elif other.has_gpus != pool.has_gpus:
+            yield Violation(
+                path, name, "must be of the same kind, GPU or CPU",
+                "Choose a pool of the same kind.", ("pools",),
+            )  # fmt: skip
+        elif pool.name in self.chain(name):
+            yield Violation(path, name, "leads back to this pool", "Break the circle.", ("pools",))
+
+    def chain(self, name: str) -> tuple[str, ...]:
+        """List a pool and the pools it falls back to, in order, each once."""
+        by_name = {pool.name: pool for pool in self.pools}
+        found: list[str] = []
+        following: str | None = name
+        while following is not None and following in by_name and following not in found:
+            found.append(following)
+            following = by_name[following].fallback_pool
+        return tuple(found)
+
+
+class Fleet(Resource):
+    """A cluster that serves models behind one gRPC port."""
+
+    api_version: Literal["embedfleet.io/v1alpha1"] = API_VERSION
+    """Schema of this resource."""
+    kind: Literal["Fleet"] = "Fleet"
+    """Always Fleet."""
+    spec: FleetSpec = FleetSpec()
+    """What is wanted."""

@@ -1,0 +1,281 @@
+"""Parts that embedders and rerankers have in common.
+
+Bounds are wide enough for any machine and narrow enough to catch a slip of the hand. Every default
+is written here once and is right for a laptop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from embedfleet.catalog import DEFAULT_INSTRUCTION, MAX_TOKENS, PUBLISHED, PublishedModel, published
+from embedfleet.messages import Role
+from embedfleet.resources.base import PATTERNS, Alias, Name, Part, Violation
+
+__all__ = [
+    "Backend",
+    "Batching",
+    "Instruction",
+    "ModelSource",
+    "ModelSpec",
+    "Placement",
+    "Rollout",
+    "Scaling",
+    "Size",
+    "TokenLimit",
+    "Weights",
+    "is_local",
+    "model_violations",
+]
+
+_SOURCE: Final = (
+    r"^([A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*|/[^\s,]+|file:///[^\s,]+)$"
+)
+_REVISION: Final = r"^[0-9a-f]{40}$"
+PATTERNS[_SOURCE] = (
+    "must be a hub name such as Qwen/Qwen3-Embedding-0.6B, an absolute folder, a file:/// address,"
+    " or embedded/NAME"
+)
+PATTERNS[_REVISION] = (
+    "must be a commit of 40 lower-case hex digits: branches and tags can move under an index"
+)
+
+
+class Size(StrEnum):
+    """Published sizes of the family."""
+
+    SMALL = "0.6B"
+    MEDIUM = "4B"
+    LARGE = "8B"
+
+
+class Weights(StrEnum):
+    """Type in which weights are held; `auto` is resolved by the machine that loads them."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+class Backend(StrEnum):
+    """What runs the model. `echo` runs none: it measures what surrounds an engine."""
+
+    TORCH = "torch"
+    ECHO = "echo"
+
+
+def is_local(source: str) -> bool:
+    """Tell a folder, a `file://` address or an embedded model from a name on the hub."""
+    return source.startswith(("/", "file://", "embedded/"))
+
+
+class ModelSource(Part):
+    """Which checkpoint is served."""
+
+    source: Annotated[str, Field(pattern=_SOURCE, max_length=1024)] | None = None
+    """Hub name, absolute folder, `file:///` address, or `embedded/NAME`. Or give `size`."""
+    size: Size | None = None
+    """Published size of the family; short for its hub name."""
+    revision: Annotated[str, Field(pattern=_REVISION, max_length=40)] | None = None
+    """Commit of a hub source. Needed unless the release knows a pinned one."""
+
+    def published(self, role: Role) -> PublishedModel | None:
+        """Find the published model that this names, if it is one."""
+        if self.source is not None:
+            return published(self.source)
+        return next((m for m in PUBLISHED if m.role is role and m.size == self.size), None)
+
+    def resolved_source(self, role: Role) -> str:
+        """Give what to load; published names are spelled as published."""
+        known = self.published(role)
+        return known.source if known else self.source or ""
+
+    def resolved_revision(self, role: Role) -> str:
+        """Give the commit to load; empty for a local source."""
+        known = self.published(role)
+        return self.revision or (known.revision if known else "")
+
+
+class Instruction(Part):
+    """What queries are told to look for."""
+
+    default: Annotated[str, Field(max_length=4096)] = DEFAULT_INSTRUCTION
+    """Instruction of a query that brings none."""
+    allow_override: bool = True
+    """Whether a request may bring its own instruction."""
+
+
+class Batching(Part):
+    """Limits of one replica's batcher."""
+
+    max_batch_tokens: Annotated[int, Field(ge=64, le=16_777_216)] | None = None
+    """Tokens in one bulk step. Default: chosen by the device."""
+    max_queued_tokens: Annotated[int, Field(ge=1024, le=1_000_000_000)] = 1_000_000
+    """Tokens that may wait; more is refused with a retry hint."""
+    max_queued_items: Annotated[int, Field(ge=1, le=10_000_000)] = 20_000
+    """Sequences that may wait; more is refused with a retry hint."""
+    max_items_per_request: Annotated[int, Field(ge=1, le=1_000_000)] = 2_048
+    """Items or documents in one request."""
+
+    def rules(self) -> Iterator[Violation]:
+        """A step and a request must fit the queue."""
+        if self.max_batch_tokens is not None and self.max_batch_tokens > self.max_queued_tokens:
+            yield Violation(
+                "maxBatchTokens", self.max_batch_tokens,
+                f"must be at most maxQueuedTokens, {self.max_queued_tokens}",
+                "Raise maxQueuedTokens or lower it.", ("maxQueuedTokens",),
+            )  # fmt: skip
+        if self.max_items_per_request > self.max_queued_items:
+            yield Violation(
+                "maxItemsPerRequest", self.max_items_per_request,
+                f"must be at most maxQueuedItems, {self.max_queued_items}",
+                "Raise maxQueuedItems or lower it.", ("maxQueuedItems",),
+            )  # fmt: skip
+
+
+class Placement(Part):
+    """Where replicas run and what each of them is given."""
+
+    pools: Annotated[tuple[Name, ...], Field(max_length=16)] = ()
+    """Pools of the fleet, best first. Default: its first pool."""
+    gpu_fraction: Annotated[float, Field(ge=0.01, le=1)] | None = None
+    """Share of one GPU. Default: a whole GPU in a GPU pool, none elsewhere."""
+    cpus: Annotated[float, Field(ge=0.1, le=256)] = 1
+    """CPU cores of one replica."""
+
+    def rules(self) -> Iterator[Violation]:
+        """Each pool is named once."""
+        for index, pool in enumerate(self.pools):
+            if pool in self.pools[:index]:
+                yield Violation(
+                    f"pools[{index}]", pool, "is named twice", "Remove one of the two.", ("pools",)
+                )
+
+
+class Scaling(Part):
+    """How many replicas, and when their number changes."""
+
+    min_replicas: Annotated[int, Field(ge=0, le=1000)] = 1
+    """Replicas kept without traffic; 0 lets the first request wait for a start."""
+    max_replicas: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Replicas at most. Default: minReplicas, or 1 if that is 0."""
+    target_ongoing_requests: Annotated[float, Field(ge=0.1, le=100_000)] = 32
+    """Requests queued or running in one replica that autoscaling aims at."""
+    upscale_delay_seconds: Annotated[float, Field(ge=0, le=3600)] = 5
+    """How long load must stay above the target before replicas are added."""
+    downscale_delay_seconds: Annotated[float, Field(ge=0, le=86_400)] = 300
+    """How long load must stay below the target before replicas are removed."""
+
+    def rules(self) -> Iterator[Violation]:
+        """The range is the right way up."""
+        if self.max_replicas is not None and self.max_replicas < self.min_replicas:
+            yield Violation(
+                "maxReplicas", self.max_replicas,
+                f"must be at least minReplicas, {self.min_replicas}",
+                "Raise it or lower minReplicas.", ("minReplicas",),
+            )  # fmt: skip
+
+    @property
+    def resolved_max_replicas(self) -> int:
+        """The upper bound, default worked out."""
+        return self.max_replicas if self.max_replicas is not None else max(self.min_replicas, 1)
+
+
+class Rollout(Part):
+    """How replicas are replaced, watched and stopped."""
+
+    max_surge_percent: Annotated[int, Field(ge=0, le=100)] = 0
+    """Extra replicas during a replacement: above 0 no call waits, but they need room."""
+    graceful_shutdown_seconds: Annotated[float, Field(ge=35, le=3600)] = 40
+    """Time for running requests when a replica stops; the proxies need 35 s to forget it."""
+    health_check_period_seconds: Annotated[float, Field(ge=1, le=300)] = 5
+    """How often a replica is asked whether its engine lives."""
+
+
+class ModelSpec(Part):
+    """What the specs of embedders and rerankers share."""
+
+    fleet: Name | None = None
+    """Fleet that serves the model. May be left out where there is just one."""
+    aliases: Annotated[tuple[Alias, ...], Field(max_length=32)] = ()
+    """More names that clients may use. The hub name works without being listed."""
+    model: ModelSource
+    """The checkpoint."""
+    instruction: Instruction = Instruction()
+    """What queries are told to look for."""
+    backend: Backend = Backend.TORCH
+    """What runs the model."""
+    batching: Batching = Batching()
+    """Limits of one replica's batcher."""
+    placement: Placement = Placement()
+    """Where replicas run and what each of them is given."""
+    scaling: Scaling = Scaling()
+    """How many replicas, and when their number changes."""
+    rollout: Rollout = Rollout()
+    """How replicas are replaced, watched and stopped."""
+
+
+TokenLimit = Annotated[int, Field(ge=16, le=MAX_TOKENS)]
+"""A sequence limit: the reranker's frame alone is dozens of tokens, so less than 16 is a slip."""
+
+
+def model_violations(role: Role, model: ModelSource, weights: Weights) -> Iterator[Violation]:
+    """Yield what is wrong between a role, its checkpoint and the weights' type.
+
+    fp16 overflows to NaN on the 8B embedder (QwenLM/Qwen3-Embedding#164).
+    """
+    yield from _source_violations(model)
+    known = model.published(role)
+    if known is None:
+        return
+    if known.role is not role:
+        yield Violation(
+            "model.source", known.source, f"is a published {known.role}, not {_a(role)}",
+            f"Declare it as kind {known.role.capitalize()}, or name {_a(role)}.",
+        )  # fmt: skip
+    if known.size == Size.LARGE and weights is Weights.FLOAT16:
+        yield Violation(
+            "quantization.weights", str(weights), f"overflows to NaN on {known.source}",
+            "Use bfloat16 or float32.", ("model",),
+        )  # fmt: skip
+    if not model.revision and not known.revision:
+        yield _unpinned(known.source)
+
+
+def _source_violations(model: ModelSource) -> Iterator[Violation]:
+    if model.source is None:
+        if model.size is None:
+            yield Violation(
+                "model.source", "missing", "a model needs source or size",
+                "Set one, such as size: 0.6B.", ("model.size",),
+            )  # fmt: skip
+        return
+    known = published(model.source)
+    if model.size and (known is None or known.size != model.size):
+        yield Violation(
+            "model.size", str(model.size), f"does not describe source {model.source}",
+            "Leave out one of the two.", ("model.source",),
+        )  # fmt: skip
+    if model.revision and is_local(model.source):
+        yield Violation(
+            "model.revision", model.revision, f"{model.source} is local and has no revisions",
+            "Leave it out: digests identify local files.", ("model.source",),
+        )  # fmt: skip
+    if not model.revision and not is_local(model.source) and not known:
+        yield _unpinned(model.source)
+
+
+def _unpinned(source: str) -> Violation:
+    return Violation(
+        "model.revision", "missing", f"no commit of {source} is pinned, and its files can change",
+        "Set the 40-digit commit that you want served.", ("model",),
+    )  # fmt: skip
+
+
+def _a(role: Role) -> str:
+    return f"{'an' if role is Role.EMBEDDER else 'a'} {role}"
