@@ -1,0 +1,107 @@
+"""Sends requests over one asyncio channel: one, all of an input, or an endless stream of them.
+
+Several requests of one input are under way at once as tasks, each with its retries; leaving the
+iteration cancels them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+import grpc
+
+from embedfleet.client.batches import Batch
+from embedfleet.client.options import ClientConfig
+from embedfleet.client.retrying import Deadline, retry_delay
+from embedfleet.client.transport import METHODS, Method, Target, closed, translate
+from embedfleet.client.work import Work
+
+__all__ = ["AsyncCalls"]
+
+Part = TypeVar("Part")
+
+
+class AsyncCalls:
+    """One channel and the ways to use it."""
+
+    def __init__(self, target: Target, config: ClientConfig) -> None:
+        self._target = target
+        self._config = config
+        self._metadata = target.metadata()
+        # Opened by the first call: a channel belongs to the event loop that it is opened in.
+        self._channel: Any = None
+        self._methods: dict[str, Any] = {}
+        self._closed = False
+
+    async def close(self) -> None:
+        """Close the channel; requests under way fail with Cancelled."""
+        self._closed = True
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def all(self, work: Work[Part], batches: Sequence[Batch], seconds: float) -> list[Part]:
+        """Run a whole input within one deadline."""
+        deadline = Deadline.after(seconds)
+        window = self._window(work, batches, lambda: deadline)
+        async with aclosing(window):
+            return [part async for _, part in window]
+
+    def stream(
+        self, work: Work[Part], batches: Iterable[Batch], seconds: float
+    ) -> AsyncGenerator[tuple[Batch, Part], None]:
+        """Run an input of any length in order, each request within a deadline of its own."""
+        return self._window(work, batches, lambda: Deadline.after(seconds))
+
+    async def one(self, method: Method, request: Any, deadline: Deadline) -> Any:
+        """Send one request, again where that can help, until it is answered or the time is up."""
+        call = self._method(method)
+        attempt = 1
+        while True:
+            try:
+                return await call(request, timeout=deadline.remaining(), metadata=self._metadata)
+            except grpc.aio.AioRpcError as failure:
+                delay = self._delay(failure, attempt, deadline)
+            await asyncio.sleep(delay)
+            attempt += 1
+
+    async def _window(
+        self, work: Work[Part], batches: Iterable[Batch], start: Callable[[], Deadline]
+    ) -> AsyncGenerator[tuple[Batch, Part], None]:
+        pending: deque[asyncio.Task[tuple[Batch, Part]]] = deque()
+
+        async def run(batch: Batch, deadline: Deadline) -> tuple[Batch, Part]:
+            response = await self.one(work.method, work.encode(batch), deadline)
+            return batch, work.decode(response, batch)
+
+        try:
+            for batch in batches:
+                pending.append(asyncio.create_task(run(batch, start())))
+                if len(pending) >= self._config.max_in_flight:
+                    yield await pending.popleft()
+            while pending:
+                yield await pending.popleft()
+        finally:
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+
+    def _method(self, method: Method) -> Any:
+        if self._closed:
+            raise closed()
+        if self._channel is None:
+            self._channel = self._target.open(grpc.aio, self._config)
+            self._methods = {known.path: known.bind(self._channel) for known in METHODS.values()}
+        return self._methods[method.path]
+
+    def _delay(self, failure: Any, attempt: int, deadline: Deadline) -> float:
+        """Seconds until the next attempt; raises the failure where there is none."""
+        error = translate(failure, self._target, deadline)
+        delay = retry_delay(error, attempt, self._config.max_attempts, random.random())
+        if delay is None or delay >= deadline.left():
+            raise error from failure
+        return delay

@@ -1,0 +1,127 @@
+"""Sends requests over one blocking channel: one, all of an input, or an endless stream of them.
+
+Several requests of one input are under way at once as gRPC futures: no thread is started here, and
+nothing is left behind when an input is abandoned half way. A failed request is tried again when its
+turn to be read comes.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import grpc
+
+from embedfleet.client.batches import Batch
+from embedfleet.client.options import ClientConfig
+from embedfleet.client.retrying import Deadline, retry_delay
+from embedfleet.client.transport import METHODS, Method, Target, closed, translate
+from embedfleet.client.work import Work
+
+__all__ = ["BlockingCalls"]
+
+Part = TypeVar("Part")
+
+
+class BlockingCalls:
+    """One channel and the ways to use it."""
+
+    def __init__(self, target: Target, config: ClientConfig) -> None:
+        self._target = target
+        self._config = config
+        self._channel = target.open(grpc, config)
+        self._methods = {method.path: method.bind(self._channel) for method in METHODS.values()}
+        self._metadata = target.metadata()
+        self._closed = False
+
+    def close(self) -> None:
+        """Close the channel; requests under way fail with Cancelled."""
+        self._closed = True
+        self._channel.close()
+
+    def all(self, work: Work[Part], batches: Sequence[Batch], seconds: float) -> list[Part]:
+        """Run a whole input within one deadline."""
+        deadline = Deadline.after(seconds)
+        if len(batches) == 1:
+            # A plain call answers sooner than a future: no thread hands it over.
+            response = self.one(work.method, work.encode(batches[0]), deadline)
+            return [work.decode(response, batches[0])]
+        return [part for _, part in self._window(work, batches, lambda: deadline)]
+
+    def stream(
+        self, work: Work[Part], batches: Iterable[Batch], seconds: float
+    ) -> Iterator[tuple[Batch, Part]]:
+        """Run an input of any length in order, each request within a deadline of its own."""
+        return self._window(work, batches, lambda: Deadline.after(seconds))
+
+    def one(self, method: Method, request: Any, deadline: Deadline, attempt: int = 1) -> Any:
+        """Send one request, again where that can help, until it is answered or the time is up.
+
+        Args:
+            method: The RPC.
+            request: Its message.
+            deadline: Bound for all attempts together.
+            attempt: Number of the first attempt made here.
+        """
+        call = self._method(method)
+        while True:
+            try:
+                return call(request, timeout=deadline.remaining(), metadata=self._metadata)
+            except grpc.RpcError as failure:
+                time.sleep(self._delay(failure, attempt, deadline))
+            attempt += 1
+
+    def _window(
+        self, work: Work[Part], batches: Iterable[Batch], start: Callable[[], Deadline]
+    ) -> Iterator[tuple[Batch, Part]]:
+        pending: deque[tuple[Batch, Any, Any]] = deque()
+
+        def first() -> tuple[Batch, Part]:
+            batch, request, future = pending[0]
+            response = self._read(work.method, request, future, start)
+            # Only now: what is still in the queue is cancelled if reading fails.
+            pending.popleft()
+            return batch, work.decode(response, batch)
+
+        try:
+            for batch in batches:
+                request = work.encode(batch)
+                pending.append((batch, request, self._send(work.method, request, start())))
+                if len(pending) >= self._config.max_in_flight:
+                    yield first()
+            while pending:
+                yield first()
+        finally:
+            for _, _, future in pending:
+                future.cancel()
+
+    def _send(self, method: Method, request: Any, deadline: Deadline) -> Any:
+        call = self._method(method)
+        return call.future(request, timeout=deadline.remaining(), metadata=self._metadata)
+
+    def _read(
+        self, method: Method, request: Any, future: Any, start: Callable[[], Deadline]
+    ) -> Any:
+        try:
+            return future.result()
+        except grpc.RpcError as failure:
+            # In a stream the retries get their own time: the caller may have come late to read.
+            deadline = start()
+            time.sleep(self._delay(failure, 1, deadline))
+        return self.one(method, request, deadline, attempt=2)
+
+    def _method(self, method: Method) -> Any:
+        if self._closed:
+            raise closed()
+        return self._methods[method.path]
+
+    def _delay(self, failure: Any, attempt: int, deadline: Deadline) -> float:
+        """Seconds until the next attempt; raises the failure where there is none."""
+        error = translate(failure, self._target, deadline)
+        delay = retry_delay(error, attempt, self._config.max_attempts, random.random())
+        if delay is None or delay >= deadline.left():
+            raise error from failure
+        return delay

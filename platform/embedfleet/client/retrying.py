@@ -1,0 +1,77 @@
+"""Decides whether a failed request is tried again, and when: a function of values.
+
+Exponential backoff with jitter, unless the server says when to come back (google.rpc.RetryInfo).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from embedfleet.errors import DeadlineExceeded, EmbedfleetError
+
+__all__ = ["READY_POLL_SECONDS", "Deadline", "retry_delay"]
+
+FIRST_BACKOFF_SECONDS = 0.1
+MAX_BACKOFF_SECONDS = 5.0
+READY_POLL_SECONDS = 0.2
+TRY_SMALLER = (
+    "Pass a larger timeout or fewer items, or use embed_stream: it bounds each request by itself."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """When a call must be over, on the monotonic clock.
+
+    Attributes:
+        timeout_seconds: What the caller asked for, to name it when it has passed.
+    """
+
+    at_seconds: float
+    timeout_seconds: float
+
+    @classmethod
+    def after(cls, timeout_seconds: float) -> Deadline:
+        """Start the clock now."""
+        return cls(time.monotonic() + timeout_seconds, timeout_seconds)
+
+    def left(self) -> float:
+        """Seconds left, negative when it has passed."""
+        return self.at_seconds - time.monotonic()
+
+    def remaining(self) -> float:
+        """Seconds left; raises DeadlineExceeded when there are none."""
+        seconds = self.left()
+        if seconds <= 0:
+            raise self.exceeded()
+        return seconds
+
+    def exceeded(self, next_move: str = TRY_SMALLER) -> DeadlineExceeded:
+        """Build the error that names the timeout and what to do."""
+        return DeadlineExceeded(
+            f"timeout is {self.timeout_seconds:g} s and it has passed. {next_move}",
+            field="timeout",
+        )
+
+
+def retry_delay(
+    error: EmbedfleetError, attempt: int, max_attempts: int, jitter: float
+) -> float | None:
+    """Give the seconds to wait before the next attempt, or None to give up.
+
+    Args:
+        error: What the last attempt met.
+        attempt: Number of the attempt that failed, from 1.
+        max_attempts: Bound for failures without a hint; hints are followed to the deadline.
+        jitter: Uniform in [0, 1), so that many clients do not come back at once.
+    """
+    if not error.retryable:
+        return None
+    if error.retry_after_seconds is not None:
+        # Never earlier than asked, at most a quarter later.
+        return max(error.retry_after_seconds, FIRST_BACKOFF_SECONDS / 10) * (1 + jitter / 4)
+    if attempt >= max_attempts:
+        return None
+    backoff: float = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** (attempt - 1))
+    return backoff * (0.5 + jitter / 2)
