@@ -282,6 +282,13 @@ def test_bad_instructions_fail_the_request(embedding, asked, default, why):
     assert caught.value.field == "instruction"
 
 
+def test_an_error_stays_itself(embedding):
+    earlier = InvalidRequest("bytes are not UTF-8", field="items[0].text")
+    first, second = embedding([earlier, EmbedItem("fox")], DOCUMENT, "find")
+    assert first is earlier
+    assert second.token_ids[-1] == FINAL
+
+
 def test_no_items_give_no_outcomes(embedding):
     assert embedding([], QUERY, "find") == []
 

@@ -63,15 +63,16 @@ class EmbeddingTokenizer:
                 f"{self.max_tokens} for instruction, text and final token. Shorten it.",
                 field="instruction",
             )
-        outcomes: list[Tokenized | EmbedfleetError | None] = [None] * len(items)
+        outcomes: list[Tokenized | EmbedfleetError | None] = [
+            _refusal(item, f"items[{i}]") for i, item in enumerate(items)
+        ]
         texts: dict[int, str] = {}
         for i, item in enumerate(items):
-            refusal = _refusal(item, f"items[{i}]")
-            if refusal is not None:
-                outcomes[i] = refusal
-            elif isinstance(item, EmbedItem) and item.token_ids is not None:
+            if isinstance(item, EmbedfleetError) or outcomes[i] is not None:
+                continue
+            if item.token_ids is not None:
                 outcomes[i] = self._from_ids(item.token_ids, head_ids, options.truncation, i)
-            elif isinstance(item, EmbedItem):
+            elif item.text is not None:
                 texts[i] = f"{head}{item.text}"
         encoded = self.tokenizer.encode_batch(list(texts.values()))
         for i, ids in zip(texts, encoded, strict=True):
