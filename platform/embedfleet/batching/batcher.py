@@ -234,8 +234,7 @@ class Batcher:
         """Run a step and deliver it; `host` is the bulk step that it runs inside of."""
         num_tokens = step.pack().num_tokens
         started = self._health.alive(monotonic())
-        with self._changed:
-            self._schedule.running_tokens += num_tokens
+        self._schedule.running_tokens += num_tokens  # this thread alone writes it
         results: list[Outcome] = []
         try:
             results.extend(outcomes(self._run, step, yield_point))
@@ -244,9 +243,9 @@ class Batcher:
         now = monotonic()
         if host is not None:
             results = self._postpone(results, host)
+        seconds = now - started - step.nested_seconds
+        self._schedule.running_tokens -= num_tokens
         with self._changed:
-            self._schedule.running_tokens -= num_tokens
-            seconds = now - started - step.nested_seconds
             completed = self._schedule.settle(results, seconds, now)
         self._counters.count(results, num_tokens, seconds)
         self._health.step_ended(results, nested=host is not None)

@@ -7,7 +7,7 @@ thousands waiting. Not thread-safe: whoever holds a lane holds its lock.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -45,6 +45,7 @@ class Request:
         priority: The lane it waits in, which may differ from the one asked for.
         num_tokens: Cost when computed in one step, the prefix counted once.
         waiting: Sequences in no step yet, longest first: what is left over fills gaps best.
+        waiting_tokens: Tokens still to be planned, the prefix counted once.
         unfinished: Sequences without a result.
         rows: (n, ...) results so far; None before the first.
         done: Answered or given up: whatever a running step computes for it is thrown away.
@@ -56,6 +57,7 @@ class Request:
     urgency: float
     num_tokens: int
     waiting: list[Pending]
+    waiting_tokens: int
     unfinished: int
     rows: Float32Array | None = None
     errors: dict[int, EmbedfleetError] = field(default_factory=dict)
@@ -67,17 +69,15 @@ class Request:
         """Length of the shared prefix, 0 for none."""
         return 0 if self.work.prefix is None else len(self.work.prefix)
 
-    @property
-    def waiting_tokens(self) -> int:
-        """Tokens still to be planned, the prefix counted once."""
-        left = sum(pending.num_tokens for pending in self.waiting)
-        return left + self.prefix_tokens if left else 0
-
     def store(self, positions: list[int], rows: Float32Array) -> None:
         """Keep the rows of some sequences, copied out of the step's array."""
-        if self.rows is None:
-            self.rows = np.zeros((len(self.work.sequences), *rows.shape[1:]), np.float32)
-        self.rows[positions] = rows
+        num_sequences = len(self.work.sequences)
+        if num_sequences == 1:
+            self.rows = rows.astype(np.float32)
+        else:
+            if self.rows is None:
+                self.rows = np.zeros((num_sequences, *rows.shape[1:]), np.float32)
+            self.rows[positions] = rows
         self.unfinished -= len(positions)
 
     def fail(self, positions: list[int], error: EmbedfleetError) -> None:
@@ -130,19 +130,24 @@ class Lane:
         count = len(taken)
         if count == len(request.waiting):
             self.remove(request)
-            request.waiting = []
+            request.waiting, request.waiting_tokens = [], 0
             return
+        num_tokens = sum(pending.num_tokens for pending in taken)
+        request.waiting_tokens -= num_tokens
+        self.num_tokens -= num_tokens
         self.num_items -= count
-        self.num_tokens -= sum(pending.num_tokens for pending in taken)
         if request.waiting[count - 1] is taken[-1]:
             del request.waiting[:count]
         else:
             gone = {pending.position for pending in taken}
             request.waiting = [p for p in request.waiting if p.position not in gone]
 
-    def restore(self, request: Request, items: Iterable[Pending]) -> None:
+    def restore(self, request: Request, items: Sequence[Pending]) -> None:
         """Put sequences back that were taken but not run."""
         if request.waiting:
             self.remove(request)
+        else:
+            request.waiting_tokens = request.prefix_tokens
         request.waiting = sorted([*items, *request.waiting], key=lambda p: -p.num_tokens)
+        request.waiting_tokens += sum(pending.num_tokens for pending in items)
         self.add(request)

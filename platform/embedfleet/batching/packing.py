@@ -64,6 +64,8 @@ def pack(
     Raises:
         ValueError: A segment is empty, or an index points at no prefix. This is a bug.
     """
+    if len(sequences) == 1 and not prefixes and len(sequences[0]):
+        return _single(sequences[0])
     parents = np.full(len(sequences), -1, np.int32)
     if prefix_of is not None:
         parents = np.asarray(prefix_of, np.int32)
@@ -84,4 +86,14 @@ def pack(
         positions=np.arange(cu_seqlens[-1], dtype=np.int64) - starts,
         cu_seqlens=cu_seqlens,
         prefix_of=parents,
+    )
+
+
+def _single(sequence: TokenIds) -> PackedBatch:
+    """One query on an idle engine pays for no bookkeeping of others."""
+    return PackedBatch(
+        token_ids=np.array(sequence, np.int64),
+        positions=np.arange(len(sequence), dtype=np.int64),
+        cu_seqlens=np.array((0, len(sequence)), np.int32),
+        prefix_of=np.array((-1,), np.int32),
     )

@@ -151,6 +151,9 @@ class Schedule:
                 positions = [pending.position for _, pending in items]
                 if isinstance(result, EmbedfleetError):
                     request.fail(positions, result)
+                elif len(items) == 1:
+                    row = items[0][0]
+                    request.store(positions, result[row : row + 1])
                 else:
                     request.store(positions, result[[row for row, _ in items]])
                 touched[request.serial] = request
@@ -183,6 +186,7 @@ class Schedule:
             urgency=urgency(work.submitted_at, work.deadline, num_tokens, speed),
             num_tokens=num_tokens,
             waiting=waiting,
+            waiting_tokens=num_tokens,
             unfinished=len(waiting),
         )
 
@@ -234,7 +238,11 @@ class Schedule:
 
 
 def _by_request(step: Step) -> Iterator[tuple[Request, list[tuple[int, Pending]]]]:
-    """Group a step's sequences, each with its row's position."""
+    """Group a step's sequences, each with its row in the result."""
+    if len(step.parts) == 1:
+        request, pending = step.parts[0]
+        yield request, [(0, pending)]
+        return
     numbered = [(request, (row, pending)) for row, (request, pending) in enumerate(step.parts)]
     numbered.sort(key=lambda entry: entry[0].serial)
     for _, group in groupby(numbered, key=lambda entry: entry[0].serial):
