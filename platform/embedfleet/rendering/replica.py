@@ -10,8 +10,15 @@ from pydantic import BaseModel, ConfigDict
 
 from embedfleet.catalog import DEFAULT_INSTRUCTION
 from embedfleet.messages import OutputType, Role
+from embedfleet.resources.shared import Batching
 
-__all__ = ["BatchingSettings", "ReplicaArguments", "ReplicaSettings", "RouterSettings"]
+__all__ = [
+    "BatchingSettings",
+    "ReplicaArguments",
+    "ReplicaSettings",
+    "RoutedModel",
+    "RouterSettings",
+]
 
 
 class _Frozen(BaseModel):
@@ -25,7 +32,7 @@ class ReplicaArguments(_Frozen):
         name: The resource's name.
         source: Hub name, local folder, `file://` address, or `embedded/NAME`.
         revision: Commit of a hub source; empty otherwise.
-        weights: `auto`, `float32` or `bfloat16`.
+        weights: `auto`, `float32`, `bfloat16` or `float16`.
         backend: `torch`, or `echo` for measuring what surrounds an engine.
         max_tokens: Longest sequence, prompt included; None means the model's own limit.
         num_threads: Cores that the engine may use; None means those Ray gave it.
@@ -43,20 +50,8 @@ class ReplicaArguments(_Frozen):
     device: str = "auto"
 
 
-class BatchingSettings(_Frozen):
-    """Limits of a replica's batcher; None is resolved from the device when the replica starts.
-
-    Attributes:
-        max_batch_tokens: Tokens in one bulk step.
-        max_queued_tokens: Tokens that may wait; more is refused with a retry hint.
-        max_queued_items: Sequences that may wait; more is refused with a retry hint.
-        max_items_per_request: Items or documents in one request.
-    """
-
-    max_batch_tokens: int | None = None
-    max_queued_tokens: int = 1_000_000
-    max_queued_items: int = 20_000
-    max_items_per_request: int = 2_048
+BatchingSettings = Batching
+"""Limits of a replica's batcher, as the manifest states them; None is resolved from the device."""
 
 
 class ReplicaSettings(_Frozen):

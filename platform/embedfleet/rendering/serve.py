@@ -16,7 +16,6 @@ import yaml
 
 from embedfleet.rendering.names import ROUTER, Model, aliases, application, role
 from embedfleet.rendering.replica import (
-    BatchingSettings,
     ReplicaArguments,
     ReplicaSettings,
     RoutedModel,
@@ -169,7 +168,7 @@ def _settings(model: Model, names: tuple[str, ...]) -> ReplicaSettings:
         aliases=names,
         default_instruction=spec.instruction.default,
         allow_instruction_override=spec.instruction.allow_override,
-        batching=BatchingSettings(**spec.batching.model_dump()),
+        batching=spec.batching,
     )
     if isinstance(model, Reranker):
         return settings

