@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -24,20 +24,26 @@ from embedfleet.messages import (
     Provenance,
     RerankOptions,
     RerankResult,
+    Role,
     Timings,
     Truncation,
 )
 from embedfleet.status import to_item_error
-from embedfleet.v1 import common_pb2
+from embedfleet.v1 import common_pb2, model_pb2
 from embedfleet.wire import common_pb2 as wire_common
 from embedfleet.wire import embedding_pb2 as wire_embedding
 from embedfleet.wire import reranking_pb2 as wire_reranking
 
 __all__ = [
+    "INPUT_TYPES",
+    "OUTPUT_NUMBERS",
+    "ROLES",
+    "TRUNCATIONS",
     "decode_embed",
     "decode_rerank",
     "decode_text",
     "encode_embed",
+    "encode_embed_stream",
     "encode_rerank",
     "enum_value",
     "item_error",
@@ -54,11 +60,12 @@ def _numbers(kind: type[Choice]) -> dict[int, Choice]:
     return {published.Value(member.value): member for member in kind}
 
 
-_INPUT_TYPES: Final = _numbers(InputType)
-_OUTPUT_TYPES: Final = _numbers(OutputType)
-_TRUNCATIONS: Final = _numbers(Truncation)
-_PRIORITIES: Final = _numbers(Priority)
-_OUTPUT_NUMBERS: Final = {kind: number for number, kind in _OUTPUT_TYPES.items()}
+INPUT_TYPES: Final = _numbers(InputType)
+OUTPUT_TYPES: Final = _numbers(OutputType)
+TRUNCATIONS: Final = _numbers(Truncation)
+PRIORITIES: Final = _numbers(Priority)
+ROLES: Final = {Role.EMBEDDER: model_pb2.EMBEDDER, Role.RERANKER: model_pb2.RERANKER}
+OUTPUT_NUMBERS: Final = {kind: number for number, kind in OUTPUT_TYPES.items()}
 
 
 def enum_value(
@@ -116,7 +123,7 @@ def decode_embed(
         InvalidRequest: An option has no meaning; the whole request is refused.
     """
     options = EmbedOptions(
-        input_type=enum_value("input_type", request.input_type, _INPUT_TYPES, None),
+        input_type=enum_value("input_type", request.input_type, INPUT_TYPES, None),
         instruction=(
             decode_text("instruction", request.instruction)
             if request.HasField("instruction")
@@ -125,10 +132,10 @@ def decode_embed(
         dimension=request.dimension if request.HasField("dimension") else None,
         normalize=request.normalize if request.HasField("normalize") else True,
         output_type=enum_value(
-            "output_type", request.output_type, _OUTPUT_TYPES, default_output_type
+            "output_type", request.output_type, OUTPUT_TYPES, default_output_type
         ),
-        truncation=enum_value("truncation", request.truncation, _TRUNCATIONS, Truncation.NONE),
-        priority=enum_value("priority", request.priority, _PRIORITIES, Priority.INTERACTIVE),
+        truncation=enum_value("truncation", request.truncation, TRUNCATIONS, Truncation.NONE),
+        priority=enum_value("priority", request.priority, PRIORITIES, Priority.INTERACTIVE),
         expected_contract_hash=decode_text(
             "expected_contract_hash", request.expected_contract_hash
         ),
@@ -160,8 +167,8 @@ def decode_rerank(request: WireRerankRequest) -> tuple[str, list[str | None], Re
         max_tokens_per_document=(
             request.max_tokens_per_document if request.HasField("max_tokens_per_document") else None
         ),
-        truncation=enum_value("truncation", request.truncation, _TRUNCATIONS, Truncation.NONE),
-        priority=enum_value("priority", request.priority, _PRIORITIES, Priority.INTERACTIVE),
+        truncation=enum_value("truncation", request.truncation, TRUNCATIONS, Truncation.NONE),
+        priority=enum_value("priority", request.priority, PRIORITIES, Priority.INTERACTIVE),
         expected_contract_hash=decode_text(
             "expected_contract_hash", request.expected_contract_hash
         ),
@@ -214,27 +221,42 @@ def _embedding(outcome: EmbedOutcome, is_float32: bool, id_: bytes) -> wire_embe
     )
 
 
-def encode_embed(
-    result: EmbedResult, made_by: Provenance, ids: Sequence[bytes] | None = None
-) -> wire_embedding.EmbedResponse:
-    """Encode a whole result; `ids` are those of a stream's items."""
-    is_float32 = result.output_type is OutputType.FLOAT32
+def _embed_fields(result: EmbedResult, made_by: Provenance) -> dict[str, Any]:
     outcomes = result.outcomes
-    return wire_embedding.EmbedResponse(
-        embeddings=[
-            _embedding(outcome, is_float32, ids[i] if ids else b"")
-            for i, outcome in enumerate(outcomes)
-        ],
-        dimension=result.dimension,
-        output_type=_OUTPUT_NUMBERS[result.output_type],
-        usage=wire_common.Usage(
+    return {
+        "dimension": result.dimension,
+        "output_type": OUTPUT_NUMBERS[result.output_type],
+        "usage": wire_common.Usage(
             input_tokens=sum(outcome.num_tokens for outcome in outcomes),
             num_items=len(outcomes),
             num_truncated=sum(outcome.truncated for outcome in outcomes),
             num_failed=sum(outcome.error is not None for outcome in outcomes),
         ),
-        timings=_timings(result.timings),
-        provenance=provenance(made_by),
+        "timings": _timings(result.timings),
+        "provenance": provenance(made_by),
+    }
+
+
+def encode_embed(result: EmbedResult, made_by: Provenance) -> wire_embedding.EmbedResponse:
+    """Encode a whole result."""
+    is_float32 = result.output_type is OutputType.FLOAT32
+    return wire_embedding.EmbedResponse(
+        embeddings=[_embedding(outcome, is_float32, b"") for outcome in result.outcomes],
+        **_embed_fields(result, made_by),
+    )
+
+
+def encode_embed_stream(
+    result: EmbedResult, made_by: Provenance, ids: Sequence[bytes]
+) -> wire_embedding.EmbedStreamResponse:
+    """Encode the result of one message of a stream, each item with the id its client gave."""
+    is_float32 = result.output_type is OutputType.FLOAT32
+    return wire_embedding.EmbedStreamResponse(
+        embeddings=[
+            _embedding(outcome, is_float32, id_)
+            for outcome, id_ in zip(result.outcomes, ids, strict=True)
+        ],
+        **_embed_fields(result, made_by),
     )
 
 

@@ -1,0 +1,144 @@
+"""One Ray node as a child process group, with the environment that Serve's fast path needs.
+
+Serve reads its constants from the environment of every Ray process, so the flags are given to
+`ray start`, from which all others inherit. The same environment carries a mark by which everything
+that belongs to a fleet is found again, HAProxy included, which outlives its parents.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from embedfleet.errors import Unavailable
+from embedfleet.local.ports import REPLICA_BLOCK, LocalPorts
+
+__all__ = ["MARK", "SERVE_FLAGS", "node_environment", "processes_of", "start_node", "stop_all"]
+
+MARK: Final = "EMBEDFLEET_FLEET_ID"
+
+SERVE_FLAGS: Final[Mapping[str, str]] = {
+    # HAProxy instead of Serve's Python proxy, replicas with gRPC servers of their own.
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # A batch of 1,024 vectors is larger than the 4 MiB that hops between deployments allow.
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),
+    # How soon load is seen by autoscaling.
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
+    # Old HAProxy workers let go of long-lived connections after a reload.
+    "RAY_SERVE_HAPROXY_CLOSE_SPREAD_TIME_S": "5",
+}
+
+_STOP_SECONDS: Final = 15.0
+
+
+def node_environment(base: Mapping[str, str], ports: LocalPorts, folder: Path) -> dict[str, str]:
+    """Build the environment of every process of a local fleet.
+
+    Args:
+        base: Environment to extend; holds the fleet's mark and Ray's token.
+        ports: Where Serve's processes listen.
+        folder: Short-lived files of this fleet: HAProxy's configuration and sockets.
+    """
+    replica_last = REPLICA_BLOCK - 1
+    return {
+        **base,
+        **SERVE_FLAGS,
+        # The interpreter that runs this also runs the replicas.
+        "PATH": f"{Path(sys.executable).parent}:{base.get('PATH', '/usr/bin:/bin')}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports.fallback_http),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports.fallback_grpc),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports.haproxy_metrics),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(ports.haproxy_stats),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "serve-haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "serve-admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "serve-haproxy.state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "serve-metrics.sock"),
+        "RAY_SERVE_HAPROXY_NBTHREAD": "2",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(ports.replica_http_first),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports.replica_http_first + replica_last),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(ports.replica_grpc_first),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(ports.replica_grpc_first + replica_last),
+    }
+
+
+def start_node(
+    environment: Mapping[str, str], ports: LocalPorts, folder: Path, num_cpus: int
+) -> subprocess.Popen[bytes]:
+    """Start a head node that stays in the foreground of its own process session."""
+    command = [
+        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
+        "--disable-usage-stats",
+        "--node-ip-address=127.0.0.1",
+        f"--num-cpus={num_cpus}",
+        f"--temp-dir={folder / 'ray'}",
+        f"--port={ports.gcs}",
+        "--include-dashboard=true",
+        "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={ports.dashboard}",
+        f"--dashboard-agent-listen-port={ports.dashboard_agent}",
+        f"--dashboard-agent-grpc-port={ports.dashboard_agent_grpc}",
+        f"--runtime-env-agent-port={ports.runtime_env_agent}",
+        f"--node-manager-port={ports.node_manager}",
+        f"--object-manager-port={ports.object_manager}",
+        f"--metrics-export-port={ports.metrics_export}",
+        f"--ray-client-server-port={ports.ray_client}",
+        f"--min-worker-port={ports.worker_first}",
+        f"--max-worker-port={ports.worker_first + REPLICA_BLOCK - 1}",
+        # Only control messages use the object store: vectors never pass through it.
+        f"--object-store-memory={100 * 1024 * 1024}",
+    ]
+    log = (folder / "ray.log").open("ab")
+    try:
+        return subprocess.Popen(
+            command,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    finally:
+        log.close()
+
+
+def processes_of(fleet_id: str) -> list[psutil.Process]:
+    """Find every process whose environment carries the fleet's mark."""
+    found = []
+    for process in psutil.process_iter():
+        # Processes end while they are looked at, and those of other users hide theirs.
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(MARK) == fleet_id:
+                found.append(process)
+    return found
+
+
+def stop_all(fleet_id: str, grace_seconds: float = _STOP_SECONDS) -> None:
+    """End every process of a fleet: ask, wait, then insist; new ones included.
+
+    Raises:
+        Unavailable: Processes are left that could not be ended.
+    """
+    deadline = time.monotonic() + grace_seconds
+    own = psutil.Process().pid
+    how = signal.SIGTERM
+    while remaining := [p for p in processes_of(fleet_id) if p.pid != own]:
+        for process in remaining:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(how)
+        psutil.wait_procs(remaining, timeout=2.0 if how == signal.SIGKILL else 5.0)
+        if time.monotonic() > deadline + grace_seconds:
+            pids = ", ".join(str(process.pid) for process in remaining)
+            raise Unavailable(f"Processes {pids} of fleet {fleet_id} do not end. Kill them.")
+        how = signal.SIGKILL

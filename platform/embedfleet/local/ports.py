@@ -1,0 +1,88 @@
+"""Free ports, so that fleets and their tests run side by side.
+
+A port that the system hands out is free at that moment only. All ports of one fleet are held open
+together while they are chosen, so that no two are the same; Serve's port ranges are blocks that lie
+below the range from which the system hands out.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from embedfleet.errors import Unavailable
+
+__all__ = ["LocalPorts", "choose_ports", "free_block", "free_ports"]
+
+REPLICA_BLOCK = 200
+"""Ports for replicas of each protocol: Serve gives every ingress replica one."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPorts:
+    """Every port that one local fleet listens on, all on the loopback interface."""
+
+    edge: int
+    serve_http: int
+    serve_grpc: int
+    fallback_http: int
+    fallback_grpc: int
+    haproxy_metrics: int
+    haproxy_stats: int
+    gcs: int
+    dashboard: int
+    dashboard_agent: int
+    dashboard_agent_grpc: int
+    runtime_env_agent: int
+    node_manager: int
+    object_manager: int
+    metrics_export: int
+    ray_client: int
+    replica_http_first: int
+    replica_grpc_first: int
+    worker_first: int
+
+
+def free_ports(count: int) -> list[int]:
+    """Choose ports that are free now and differ from each other."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def free_block(size: int, avoid: tuple[range, ...] = ()) -> int:
+    """Choose the first of `size` consecutive ports that are free now.
+
+    Raises:
+        Unavailable: No such block was found.
+    """
+    for _ in range(200):
+        first = random.randrange(11_000, 32_000 - size)
+        block = range(first, first + size)
+        if any(first < other.stop and other.start < block.stop for other in avoid):
+            continue
+        if all(_is_free(port) for port in block):
+            return first
+    raise Unavailable(f"No {size} consecutive free ports between 11000 and 32000. Free some.")
+
+
+def choose_ports(edge: int | None = None) -> LocalPorts:
+    """Choose every port of a fleet; `edge` is the one its users see, None for any."""
+    ports = free_ports(16)
+    http = free_block(REPLICA_BLOCK)
+    grpc = free_block(REPLICA_BLOCK, (range(http, http + REPLICA_BLOCK),))
+    taken = (range(http, http + REPLICA_BLOCK), range(grpc, grpc + REPLICA_BLOCK))
+    return LocalPorts(edge or ports[0], *ports[1:], http, grpc, free_block(REPLICA_BLOCK, taken))

@@ -1,0 +1,104 @@
+"""Serve's declarative REST interface: the whole configuration in, the whole state out.
+
+Speaks to the dashboard of any Ray cluster. The configuration put is the whole truth: applications
+that it does not list are deleted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+import httpx
+
+from embedfleet.errors import InvalidManifest, Unavailable
+
+__all__ = ["ServeRest"]
+
+_PATH: Final = "/api/serve/applications/"
+
+
+class ServeRest:
+    """A Ray cluster's dashboard.
+
+    Args:
+        url: Such as `http://127.0.0.1:8265`.
+        token: Ray's authentication token, empty where authentication is off.
+    """
+
+    def __init__(self, url: str, token: str = "") -> None:
+        headers = {"x-ray-authorization": f"Bearer {token}"} if token else {}
+        # A dashboard is never behind a proxy of the environment.
+        self._client = httpx.Client(base_url=url, headers=headers, timeout=30.0, trust_env=False)
+        self._url = url
+
+    def __enter__(self) -> ServeRest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def _call(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> httpx.Response:
+        try:
+            response = self._client.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            raise Unavailable(
+                f"Ray's dashboard at {self._url} does not answer: {error or type(error).__name__}. "
+                "Check that the cluster runs and the address is right."
+            ) from error
+        if response.status_code in (401, 403):
+            raise Unavailable(
+                f"Ray's dashboard at {self._url} refuses the token (HTTP {response.status_code}). "
+                "Give the cluster's token."
+            )
+        return response
+
+    def wait_reachable(self, timeout_seconds: float) -> str:
+        """Wait until the dashboard answers and return Ray's version.
+
+        Raises:
+            Unavailable: It did not answer in time.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            try:
+                response = self._call("GET", "/api/version")
+                if response.status_code == 200:
+                    return str(response.json()["ray_version"])
+            except Unavailable:
+                if time.monotonic() > deadline:
+                    raise
+            if time.monotonic() > deadline:
+                raise Unavailable(f"Ray's dashboard at {self._url} is not ready. Look at its log.")
+            time.sleep(0.2)
+
+    def put(self, config: Mapping[str, Any]) -> None:
+        """Submit a whole Serve configuration.
+
+        Raises:
+            InvalidManifest: Serve refuses it; the message is Serve's own.
+        """
+        response = self._call("PUT", _PATH, config)
+        if response.status_code == 400:
+            raise InvalidManifest(f"Serve refuses the configuration: {response.text}")
+        if response.status_code != 200:
+            raise Unavailable(f"Serve answers HTTP {response.status_code}: {response.text[:2000]}")
+
+    def get(self) -> dict[str, Any]:
+        """Read the state of every application, deployment and replica (`ServeInstanceDetails`)."""
+        response = self._call("GET", _PATH)
+        if response.status_code != 200:
+            raise Unavailable(f"Serve answers HTTP {response.status_code}: {response.text[:2000]}")
+        details: dict[str, Any] = response.json()
+        return details
+
+    def delete(self) -> None:
+        """Shut Serve down, with every application."""
+        self._call("DELETE", _PATH)

@@ -1,0 +1,151 @@
+"""What embedders and rerankers share on a replica: settings, batcher, threads for tokenizing."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from embedfleet.batching import Batcher, Limits
+from embedfleet.errors import ContractMismatch, EmbedfleetError, InvalidRequest
+from embedfleet.messages import InputType, Provenance, Role, Truncation
+from embedfleet.rendering.replica import ReplicaArguments, ReplicaSettings
+from embedfleet.runtime.description import ModelDescription
+from embedfleet.runtime.loading import LoadedModel
+from embedfleet.tokenization import Tokenized
+
+__all__ = ["ModelRuntime", "TokenizeRequest"]
+
+Result = TypeVar("Result")
+
+INLINE_CHARACTERS: Final = 4_096
+"""Texts up to this size are tokenized on the event loop: that takes less time than a thread hop."""
+
+CPU_BATCH_TOKENS: Final = 1_024
+CPU_INTERACTIVE_TOKENS: Final = 512
+GPU_BATCH_TOKENS: Final = 16_384
+GPU_INTERACTIVE_TOKENS: Final = 2_048
+"""Tokens of one step: enough to fill the device, few enough that a query need not wait long."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizeRequest:
+    """Texts whose exact token ids are asked for; `query` is a reranker's."""
+
+    texts: Sequence[str]
+    input_type: InputType | None
+    instruction: str | None
+    query: str
+    truncation: Truncation
+
+
+class ModelRuntime(ABC):
+    """A loaded model behind its batcher.
+
+    Use from one event loop: `start` first, `close` last.
+    """
+
+    def __init__(self, model: LoadedModel, settings: ReplicaSettings) -> None:
+        self._model = model
+        self.settings = settings
+        engine = model.engine
+        run = engine.embed if engine.info.role is Role.EMBEDDER else engine.score
+        self._batcher = Batcher(run, self._limits(settings), name=model.arguments.name)
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
+        self._started = False
+
+    @property
+    def arguments(self) -> ReplicaArguments:
+        """What the replica was built from."""
+        return self._model.arguments
+
+    @property
+    def provenance(self) -> Provenance:
+        """What stands on every result."""
+        model = self._model
+        return Provenance(model.arguments.name, model.contract.revision, model.contract_hash)
+
+    def start(self) -> None:
+        """Start the engine's thread on the running loop; later calls do nothing."""
+        if not self._started:
+            self._started = True
+            self._batcher.start()
+
+    async def close(self) -> None:
+        """Finish what waits, then free the device."""
+        await self._batcher.close()
+        self._threads.shutdown()
+        self._model.engine.close()
+
+    def reconfigure(self, settings: ReplicaSettings) -> None:
+        """Use other settings from the next request on."""
+        self.settings = settings
+        self._batcher.reconfigure(self._limits(settings))
+
+    def check_health(self) -> None:
+        """Raise if the engine is dead, stuck or failing."""
+        self._batcher.check_health()
+
+    def description(self) -> ModelDescription:
+        """Tell what is served, and how."""
+        model = self._model
+        return ModelDescription(
+            arguments=model.arguments,
+            settings=self.settings,
+            engine=model.engine.info,
+            contract=model.contract,
+            contract_hash=model.contract_hash,
+            max_tokens=model.max_tokens,
+        )
+
+    @abstractmethod
+    async def tokenize(self, request: TokenizeRequest) -> list[Tokenized | EmbedfleetError]:
+        """Show the exact ids that each text would be computed as."""
+
+    def _limits(self, settings: ReplicaSettings) -> Limits:
+        on_cpu = self._model.engine.info.device == "cpu"
+        batching = settings.batching
+        budget = CPU_BATCH_TOKENS if on_cpu else GPU_BATCH_TOKENS
+        interactive = CPU_INTERACTIVE_TOKENS if on_cpu else GPU_INTERACTIVE_TOKENS
+        max_batch_tokens = batching.max_batch_tokens or budget
+        return Limits(
+            max_batch_tokens=max_batch_tokens,
+            max_interactive_tokens=min(interactive, max_batch_tokens),
+            max_queued_tokens=batching.max_queued_tokens,
+            max_queued_items=batching.max_queued_items,
+        )
+
+    async def _off_loop(self, size: int, work: Callable[[], Result]) -> Result:
+        """Run tokenization here if it is short, else on a thread of its own."""
+        if size <= INLINE_CHARACTERS:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def _check_contract(self, expected: str) -> None:
+        if expected and expected != self._model.contract_hash:
+            raise ContractMismatch(
+                f"expected_contract_hash is {expected}, but model {self.arguments.name!r} serves "
+                f"{self._model.contract_hash}: its results do not belong with yours. Embed again "
+                "with this model, or serve the one that made your index.",
+                field="expected_contract_hash",
+            )
+
+    def _check_count(self, field: str, count: int) -> None:
+        limit = self.settings.batching.max_items_per_request
+        if not 1 <= count <= limit:
+            raise InvalidRequest(
+                f"{field} has {count:,} entries; a request takes 1 to {limit:,}. "
+                + ("Send at least one." if not count else "Split it into several requests."),
+                field=field,
+            )
+
+    def _check_instruction(self, instruction: str | None) -> None:
+        if instruction is not None and not self.settings.allow_instruction_override:
+            raise InvalidRequest(
+                f"instruction is {instruction!r}, but model {self.arguments.name!r} allows only its "
+                "default. Leave it out.",
+                field="instruction",
+            )

@@ -1,0 +1,124 @@
+"""An embedder on a replica: items in, vectors' bytes out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from embedfleet.errors import EmbedfleetError, InvalidRequest
+from embedfleet.messages import (
+    EmbedItem,
+    EmbedOptions,
+    EmbedOutcome,
+    EmbedResult,
+    Timings,
+)
+from embedfleet.rendering.replica import ReplicaSettings
+from embedfleet.runtime.base import ModelRuntime, TokenizeRequest
+from embedfleet.runtime.loading import LoadedModel
+from embedfleet.tokenization import EmbeddingTokenizer, Tokenized
+from embedfleet.vectors import Finish, check_dimension, finish
+
+__all__ = ["EmbedderRuntime"]
+
+
+class EmbedderRuntime(ModelRuntime):
+    """One embedder; see the base class for its life."""
+
+    def __init__(self, model: LoadedModel, settings: ReplicaSettings) -> None:
+        super().__init__(model, settings)
+        self._tokenize = EmbeddingTokenizer(model.tokenizer, model.max_tokens)
+
+    async def embed(
+        self,
+        items: Sequence[EmbedItem | EmbedfleetError],
+        options: EmbedOptions,
+        deadline: float | None = None,
+    ) -> EmbedResult:
+        """Embed a request's items; an item that is an error already stays one.
+
+        Args:
+            items: As decoded.
+            options: Hold for all of them.
+            deadline: Seconds on the monotonic clock.
+
+        Raises:
+            InvalidRequest: An option is out of bounds, so no item could succeed.
+            ContractMismatch: The caller expects another contract.
+            Overloaded: The queue is full or the deadline cannot be met.
+            DeadlineExceeded: The deadline passed.
+        """
+        started = time.monotonic()
+        how = self._check(items, options)
+        outcomes = await self._off_loop(
+            sum(_size(item) for item in items),
+            lambda: self._tokenize(items, options, self.settings.default_instruction),
+        )
+        tokenized_at = time.monotonic()
+        good = [(i, o) for i, o in enumerate(outcomes) if isinstance(o, Tokenized)]
+        results = [
+            EmbedOutcome(error=outcome if isinstance(outcome, EmbedfleetError) else None)
+            for outcome in outcomes
+        ]
+        queue_seconds = compute_seconds = 0.0
+        if good:
+            submitted = await self._batcher.submit(
+                [tokenized.token_ids for _, tokenized in good],
+                priority=options.priority,
+                deadline=deadline,
+            )
+            queue_seconds, compute_seconds = submitted.queue_seconds, submitted.compute_seconds
+            finished = finish(submitted.rows, how)
+            for row, (i, tokenized) in enumerate(good):
+                error = submitted.errors.get(row) or finished.errors.get(row)
+                results[i] = EmbedOutcome(
+                    data=b"" if error else finished.data[row],
+                    scale=0.0 if error else finished.scales[row],
+                    num_tokens=len(tokenized.token_ids),
+                    truncated=tokenized.truncated,
+                    error=error,
+                )
+        timings = Timings(
+            tokenize_seconds=tokenized_at - started,
+            queue_seconds=queue_seconds,
+            compute_seconds=compute_seconds,
+            total_seconds=time.monotonic() - started,
+        )
+        return EmbedResult(results, how.dimension, options.output_type, timings)
+
+    async def tokenize(self, request: TokenizeRequest) -> list[Tokenized | EmbedfleetError]:
+        """Show the exact ids that each text would be embedded as."""
+        self._check_count("texts", len(request.texts))
+        self._check_instruction(request.instruction)
+        if request.input_type is None:
+            raise InvalidRequest(
+                "input_type is not set; choose QUERY or DOCUMENT: they give different tokens.",
+                field="input_type",
+            )
+        options = EmbedOptions(
+            input_type=request.input_type,
+            instruction=request.instruction,
+            truncation=request.truncation,
+        )
+        items = [EmbedItem(text=text) for text in request.texts]
+        return await self._off_loop(
+            sum(len(text) for text in request.texts),
+            lambda: self._tokenize(items, options, self.settings.default_instruction),
+        )
+
+    def _check(self, items: Sequence[EmbedItem | EmbedfleetError], options: EmbedOptions) -> Finish:
+        self._check_contract(options.expected_contract_hash)
+        self._check_count("items", len(items))
+        self._check_instruction(options.instruction)
+        native = self._model.engine.info.native_dimension
+        dimension = options.dimension
+        if dimension is None:
+            dimension = self.settings.default_dimension or native
+        check_dimension(dimension, native, self.settings.allowed_dimensions, options.output_type)
+        return Finish(dimension, options.normalize, options.output_type)
+
+
+def _size(item: EmbedItem | EmbedfleetError) -> int:
+    if isinstance(item, EmbedfleetError):
+        return 0
+    return len(item.text) if item.text is not None else 0

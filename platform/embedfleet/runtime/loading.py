@@ -1,0 +1,71 @@
+"""From a replica's arguments to a model that is loaded, warm and knows its contract."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from embedfleet.batching.packing import pack
+from embedfleet.checkpoint import open_checkpoint, resolve
+from embedfleet.engine import build_engine
+from embedfleet.engine.base import Engine
+from embedfleet.messages import Role
+from embedfleet.rendering.replica import ReplicaArguments
+from embedfleet.resources.contract import Contract, contract_hash, contract_of
+from embedfleet.tokenization import Tokenizer
+
+__all__ = ["LoadedModel", "load_model"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model ready to serve.
+
+    Attributes:
+        max_tokens: Longest sequence accepted: the engine's limit, or less if so asked.
+    """
+
+    arguments: ReplicaArguments
+    engine: Engine
+    tokenizer: Tokenizer
+    contract: Contract
+    contract_hash: str
+    max_tokens: int
+
+
+def load_model(arguments: ReplicaArguments, num_threads: int) -> LoadedModel:
+    """Load, warm up and identify a model.
+
+    Raises:
+        CheckpointError: Its files are not what they should be.
+        InvalidRequest: The arguments ask for what the device or the model cannot do.
+    """
+    folder = resolve(arguments.source, arguments.revision)
+    checkpoint = open_checkpoint(folder, arguments.role)
+    tokenizer = Tokenizer.load(checkpoint.tokenizer_file)
+    engine = build_engine(arguments, checkpoint, tokenizer, num_threads)
+    contract = contract_of(
+        arguments.role,
+        arguments.source,
+        arguments.revision,
+        (checkpoint.weights_digest, tokenizer.digest),
+        engine.info.dtype,
+    )
+    _warm_up(engine)
+    limit = engine.info.max_tokens
+    return LoadedModel(
+        arguments=arguments,
+        engine=engine,
+        tokenizer=tokenizer,
+        contract=contract,
+        contract_hash=contract_hash(contract),
+        max_tokens=min(limit, arguments.max_tokens or limit),
+    )
+
+
+def _warm_up(engine: Engine) -> None:
+    """Run short and longer batches once, so that no user pays for allocation and kernel choice."""
+    run = engine.embed if engine.info.role is Role.EMBEDDER else engine.score
+    for length in (1, 16, 64):
+        run(pack([np.zeros(length, np.int64)]))

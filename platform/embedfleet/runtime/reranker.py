@@ -1,0 +1,141 @@
+"""A reranker on a replica: a query and documents in, a ranking out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from embedfleet.batching import Submitted
+from embedfleet.errors import EmbedfleetError, InvalidRequest
+from embedfleet.messages import RerankOptions, RerankOutcome, RerankResult, Timings
+from embedfleet.rendering.replica import ReplicaSettings
+from embedfleet.runtime.base import ModelRuntime, TokenizeRequest
+from embedfleet.runtime.loading import LoadedModel
+from embedfleet.tokenization import RerankingTokenizer, RerankTokens, Tokenized
+
+__all__ = ["RerankerRuntime"]
+
+
+class RerankerRuntime(ModelRuntime):
+    """One reranker; see the base class for its life."""
+
+    def __init__(self, model: LoadedModel, settings: ReplicaSettings) -> None:
+        super().__init__(model, settings)
+        self._tokenize = RerankingTokenizer(model.tokenizer, model.max_tokens)
+
+    async def rerank(
+        self,
+        query: str,
+        documents: Sequence[str | None],
+        options: RerankOptions,
+        deadline: float | None = None,
+    ) -> RerankResult:
+        """Score documents against a query; instruction and query are computed once.
+
+        Args:
+            query: What is searched for.
+            documents: None where the bytes received were not UTF-8.
+            options: Hold for all documents.
+            deadline: Seconds on the monotonic clock.
+
+        Raises:
+            InvalidRequest: Query or options leave no document a chance.
+            ContractMismatch: The caller expects another contract.
+            Overloaded: The queue is full or the deadline cannot be met.
+            DeadlineExceeded: The deadline passed.
+        """
+        started = time.monotonic()
+        self._check(documents, options)
+        tokens = await self._off_loop(
+            len(query) + sum(len(document or "") for document in documents),
+            lambda: self._tokenize(query, documents, options, self.settings.default_instruction),
+        )
+        tokenized_at = time.monotonic()
+        good = [(i, d) for i, d in enumerate(tokens.documents) if isinstance(d, Tokenized)]
+        submitted: Submitted | None = None
+        if good:
+            submitted = await self._batcher.submit(
+                [tokenized.token_ids for _, tokenized in good],
+                prefix=tokens.prefix,
+                priority=options.priority,
+                deadline=deadline,
+            )
+        outcomes = _ranked(tokens, submitted, options)
+        timings = Timings(
+            tokenize_seconds=tokenized_at - started,
+            queue_seconds=submitted.queue_seconds if submitted else 0.0,
+            compute_seconds=submitted.compute_seconds if submitted else 0.0,
+            total_seconds=time.monotonic() - started,
+        )
+        return RerankResult(
+            outcomes=outcomes if options.top_n is None else outcomes[: options.top_n],
+            input_tokens=sum(outcome.num_tokens for outcome in outcomes)
+            + (len(tokens.prefix) if good else 0),
+            num_documents=len(documents),
+            num_truncated=sum(outcome.truncated for outcome in outcomes),
+            num_failed=sum(outcome.error is not None for outcome in outcomes),
+            timings=timings,
+        )
+
+    async def tokenize(self, request: TokenizeRequest) -> list[Tokenized | EmbedfleetError]:
+        """Show the exact ids that each document would be scored as, prompt included."""
+        self._check_count("texts", len(request.texts))
+        self._check_instruction(request.instruction)
+        options = RerankOptions(instruction=request.instruction, truncation=request.truncation)
+        tokens = await self._off_loop(
+            len(request.query) + sum(len(text) for text in request.texts),
+            lambda: self._tokenize(
+                request.query, request.texts, options, self.settings.default_instruction
+            ),
+        )
+        return [
+            Tokenized(np.concatenate((tokens.prefix, document.token_ids)), document.truncated)
+            if isinstance(document, Tokenized)
+            else document
+            for document in tokens.documents
+        ]
+
+    def _check(self, documents: Sequence[str | None], options: RerankOptions) -> None:
+        self._check_contract(options.expected_contract_hash)
+        self._check_count("documents", len(documents))
+        self._check_instruction(options.instruction)
+        if options.top_n == 0:
+            raise InvalidRequest(
+                "top_n is 0; ask for at least 1, or leave it out for all documents.", field="top_n"
+            )
+
+
+def _ranked(
+    tokens: RerankTokens, submitted: Submitted | None, options: RerankOptions
+) -> list[RerankOutcome]:
+    """Join documents with their scores, best first, ties and failures in the request's order."""
+    outcomes = []
+    row = 0
+    for index, document in enumerate(tokens.documents):
+        if isinstance(document, EmbedfleetError) or submitted is None:
+            error = document if isinstance(document, EmbedfleetError) else None
+            outcomes.append(RerankOutcome(index, error=error))
+            continue
+        error = submitted.errors.get(row)
+        logit = float(submitted.rows[row])
+        row += 1
+        outcomes.append(
+            RerankOutcome(
+                index,
+                score=0.0 if error else logit if options.raw_scores else _sigmoid(logit),
+                num_tokens=len(document.token_ids),
+                truncated=document.truncated,
+                error=error,
+            )
+        )
+    return sorted(outcomes, key=lambda outcome: (outcome.error is not None, -outcome.score))
+
+
+def _sigmoid(logit: float) -> float:
+    """Equal to exp(log_softmax([no, yes]))[1], without overflow at either end."""
+    if logit >= 0:
+        return float(1.0 / (1.0 + np.exp(-logit)))
+    odds = np.exp(logit)
+    return float(odds / (1.0 + odds))

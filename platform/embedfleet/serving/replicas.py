@@ -1,0 +1,226 @@
+"""The ingress deployments of models: an engine behind a batcher, one class a role.
+
+Methods decode, call, encode. A replica answers only for its own names, so a call that was routed
+wrongly is refused instead of answered with another model's vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+import ray
+from google.protobuf.message import Message
+
+from embedfleet.errors import EmbedfleetError, InvalidRequest, ModelNotFound, WrongRole
+from embedfleet.messages import OutputType, Role
+from embedfleet.rendering.replica import ReplicaArguments, ReplicaSettings
+from embedfleet.runtime import EmbedderRuntime, ModelRuntime, RerankerRuntime, load_model
+from embedfleet.serving.codec import (
+    decode_embed,
+    decode_rerank,
+    encode_embed,
+    encode_embed_stream,
+    encode_rerank,
+    item_error,
+)
+from embedfleet.serving.describe import decode_tokenize, encode_model, encode_tokenize
+from embedfleet.serving.ingress import Call, Ingress, StreamHandler, UnaryHandler, pump
+from embedfleet.status import to_status
+from embedfleet.wire import embedding_pb2 as wire_embedding
+from embedfleet.wire import model_pb2 as wire_model
+from embedfleet.wire import reranking_pb2 as wire_reranking
+
+__all__ = ["EmbedderReplica", "RerankerReplica"]
+
+
+class _ModelReplica(Ingress):
+    """What replicas of both roles share: names, settings, health, description."""
+
+    def __init__(
+        self,
+        runtime: ModelRuntime,
+        unary: dict[type[Message], UnaryHandler],
+        streams: dict[type[Message], StreamHandler],
+    ) -> None:
+        self._runtime = runtime
+        self._names = frozenset({runtime.arguments.name.encode()})
+        own: dict[type[Message], UnaryHandler] = {
+            wire_model.TokenizeRequest: self._tokenize,
+            wire_model.GetModelRequest: self._get_model,
+        }
+        self._forwardable = {kind.__name__: kind for kind in (*unary, *own)}
+        super().__init__(own | unary, streams)
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Take new settings from Serve, under traffic."""
+        self._runtime.start()
+        settings = ReplicaSettings.model_validate(user_config)
+        self._runtime.reconfigure(settings)
+        names = (self._runtime.arguments.name, *settings.aliases)
+        self._names = frozenset(name.encode() for name in names)
+
+    async def check_health(self) -> None:
+        """Raise if the engine is dead or stuck, so that Serve replaces the replica."""
+        self._runtime.check_health()
+
+    async def __del__(self) -> None:
+        await self._runtime.close()
+
+    def _check_name(self, name: bytes) -> None:
+        if name in self._names:
+            return
+        served = ", ".join(sorted(known.decode() for known in self._names))
+        if not name:
+            raise InvalidRequest(f"model is empty; this replica serves {served}.", field="model")
+        raise ModelNotFound(
+            f"model is {name.decode(errors='replace')!r}, but this replica serves {served}. "
+            "Leave out the `application` metadata to be routed by name.",
+            field="model",
+        )
+
+    def _wrong_role(self, asked: Role) -> WrongRole:
+        arguments = self._runtime.arguments
+        call = {
+            Role.EMBEDDER: "EmbeddingService.Embed",
+            Role.RERANKER: "RerankingService.Rerank",
+        }[arguments.role]
+        return WrongRole(
+            f"model {arguments.name!r} is a {arguments.role.value}, not a {asked.value}. "
+            f"Call {call}, or name a {asked.value}: ModelService.ListModels shows all.",
+            field="model",
+        )
+
+    async def _tokenize(self, request: Any, call: Call) -> wire_model.TokenizeResponse:
+        self._check_name(request.model)
+        tokenized = await self._runtime.tokenize(decode_tokenize(request))
+        return encode_tokenize(tokenized, self._runtime.provenance)
+
+    async def _get_model(self, request: Any, call: Call) -> wire_model.GetModelResponse:
+        self._check_name(request.model)
+        return wire_model.GetModelResponse(model=encode_model(self._runtime.description()))
+
+    async def describe(self) -> bytes:
+        """Answer the router's question what this model is, as a serialized Model."""
+        return encode_model(self._runtime.description()).SerializeToString()
+
+    async def forward(
+        self, kind: str, payload: bytes, timeout_seconds: float | None
+    ) -> tuple[bytes, bytes]:
+        """Answer a request that the router passes on.
+
+        Returns:
+            The serialized response and, if it failed instead, the serialized status.
+        """
+        message = self._forwardable[kind]
+        call = Call(timeout_seconds)
+        try:
+            response = await self._unary[message](message.FromString(payload), call)
+        except EmbedfleetError as error:
+            return b"", to_status(error).SerializeToString()
+        return response.SerializeToString(), b""
+
+
+class EmbedderReplica(_ModelReplica):
+    """Serves one embedder."""
+
+    def __init__(self, args: dict[str, Any]) -> None:
+        self._embedder = EmbedderRuntime(load_model(*_own_share(args)), ReplicaSettings())
+        unary: dict[type[Message], UnaryHandler] = {
+            wire_embedding.EmbedRequest: self._embed,
+            wire_embedding.EmbedStreamRequest: self._embed_streamed,
+            wire_reranking.RerankRequest: self._refuse_rerank,
+        }
+        streams: dict[type[Message], StreamHandler] = {
+            wire_embedding.EmbedStreamRequest: self._embed_stream,
+        }
+        super().__init__(self._embedder, unary, streams)
+
+    async def _embed(self, request: Any, call: Call) -> wire_embedding.EmbedResponse:
+        self._check_name(request.model)
+        default = self._embedder.settings.default_output_type
+        items, options = decode_embed(request, default)
+        result = await self._embedder.embed(items, options, call.deadline)
+        return encode_embed(result, self._embedder.provenance)
+
+    async def _embed_streamed(self, request: Any, call: Call) -> wire_embedding.EmbedStreamResponse:
+        self._check_name(request.model)
+        items, options = decode_embed(request, OutputType.FLOAT32)
+        result = await self._embedder.embed(items, options, call.deadline)
+        ids = [item.id for item in request.items]
+        return encode_embed_stream(result, self._embedder.provenance, ids)
+
+    async def _embed_stream(
+        self, requests: AsyncIterator[Any], call: Call
+    ) -> AsyncGenerator[Any, None]:
+        async def answer(request: Any) -> Any:
+            try:
+                return await self._embed_streamed(request, call)
+            except EmbedfleetError as error:
+                return wire_embedding.EmbedStreamResponse(
+                    embeddings=[wire_embedding.Embedding(id=item.id) for item in request.items],
+                    error=item_error(error),
+                )
+
+        async for response in pump(requests, answer):
+            yield response
+
+    async def _refuse_rerank(self, request: Any, call: Call) -> Any:
+        raise self._wrong_role(Role.RERANKER)
+
+
+class RerankerReplica(_ModelReplica):
+    """Serves one reranker."""
+
+    def __init__(self, args: dict[str, Any]) -> None:
+        self._reranker = RerankerRuntime(load_model(*_own_share(args)), ReplicaSettings())
+        unary: dict[type[Message], UnaryHandler] = {
+            wire_reranking.RerankRequest: self._rerank,
+            wire_reranking.RerankStreamRequest: self._rerank_streamed,
+            wire_embedding.EmbedRequest: self._refuse_embed,
+        }
+        streams: dict[type[Message], StreamHandler] = {
+            wire_reranking.RerankStreamRequest: self._rerank_stream,
+        }
+        super().__init__(self._reranker, unary, streams)
+
+    async def _rerank(self, request: Any, call: Call) -> wire_reranking.RerankResponse:
+        self._check_name(request.model)
+        query, documents, options = decode_rerank(request)
+        result = await self._reranker.rerank(query, documents, options, call.deadline)
+        texts = request.documents if options.return_documents else None
+        return encode_rerank(result, self._reranker.provenance, texts)
+
+    async def _rerank_streamed(
+        self, request: Any, call: Call
+    ) -> wire_reranking.RerankStreamResponse:
+        response = await self._rerank(request, call)
+        return wire_reranking.RerankStreamResponse(
+            results=response.results,
+            usage=response.usage,
+            timings=response.timings,
+            provenance=response.provenance,
+            id=request.id,
+        )
+
+    async def _rerank_stream(
+        self, requests: AsyncIterator[Any], call: Call
+    ) -> AsyncGenerator[Any, None]:
+        async def answer(request: Any) -> Any:
+            try:
+                return await self._rerank_streamed(request, call)
+            except EmbedfleetError as error:
+                return wire_reranking.RerankStreamResponse(id=request.id, error=item_error(error))
+
+        async for response in pump(requests, answer):
+            yield response
+
+    async def _refuse_embed(self, request: Any, call: Call) -> Any:
+        raise self._wrong_role(Role.EMBEDDER)
+
+
+def _own_share(args: dict[str, Any]) -> tuple[ReplicaArguments, int]:
+    """Read the arguments and how many cores Ray gave this replica."""
+    arguments = ReplicaArguments.model_validate(args)
+    assigned = ray.get_runtime_context().get_assigned_resources().get("CPU", 1.0)
+    return arguments, arguments.num_threads or max(1, int(assigned))

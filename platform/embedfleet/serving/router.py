@@ -1,0 +1,210 @@
+"""The application `router`: everything the edge cannot send straight to a model.
+
+It lists models, answers health checks, names the known models when one is unknown, and forwards
+requests that the edge could not read (compressed messages, streams that stay silent at first) to
+their model's application through Serve.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any, Final
+
+from google.protobuf.message import Message
+from google.rpc import status_pb2
+from grpc import StatusCode
+from grpc_health.v1 import health_pb2
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from embedfleet.errors import EmbedfleetError, InvalidRequest, ModelNotFound, Unavailable
+from embedfleet.rendering.replica import RoutedModel, RouterSettings
+from embedfleet.serving.codec import ROLES, decode_text, item_error
+from embedfleet.serving.ingress import Call, Ingress, StreamHandler, UnaryHandler, pump
+from embedfleet.serving.services import SERVICES
+from embedfleet.status import from_status
+from embedfleet.v1 import model_pb2
+from embedfleet.wire import embedding_pb2 as wire_embedding
+from embedfleet.wire import model_pb2 as wire_model
+from embedfleet.wire import reranking_pb2 as wire_reranking
+
+__all__ = ["Router"]
+
+DESCRIBE_TIMEOUT_SECONDS: Final = 2.0
+HEALTH_WATCH_SECONDS: Final = 5.0
+
+
+class Router(Ingress):
+    """Ingress of the application `router`; its settings name every model of the fleet."""
+
+    def __init__(self) -> None:
+        self._settings = RouterSettings(fleet="")
+        self._by_name: dict[str, RoutedModel] = {}
+        self._handles: dict[str, DeploymentHandle] = {}
+        unary: dict[type[Message], UnaryHandler] = {
+            wire_embedding.EmbedRequest: self._forward,
+            wire_reranking.RerankRequest: self._forward,
+            wire_model.TokenizeRequest: self._forward,
+            wire_model.GetModelRequest: self._get_model,
+            wire_model.ListModelsRequest: self._list_models,
+            health_pb2.HealthCheckRequest: self._check,
+        }
+        streams: dict[type[Message], StreamHandler] = {
+            wire_embedding.EmbedStreamRequest: self._forward_stream,
+            wire_reranking.RerankStreamRequest: self._forward_stream,
+        }
+        super().__init__(unary, streams)
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Take the fleet's models from Serve."""
+        self._settings = RouterSettings.model_validate(user_config)
+        self._by_name = {
+            name: model for model in self._settings.models for name in (model.name, *model.aliases)
+        }
+
+    def _find(self, field: str, name: bytes) -> RoutedModel:
+        asked = decode_text(field, name)
+        model = self._by_name.get(asked)
+        if model is not None:
+            return model
+        known = ", ".join(f"{m.name} ({m.role.value})" for m in self._settings.models) or "none"
+        if not asked:
+            raise InvalidRequest(f"{field} is empty; name one of: {known}.", field=field)
+        raise ModelNotFound(
+            f"{field} is {asked!r}, which fleet {self._settings.fleet!r} does not serve. "
+            f"Use one of: {known}.",
+            field=field,
+        )
+
+    def _handle(self, application: str) -> DeploymentHandle:
+        handle = self._handles.get(application)
+        if handle is None:
+            handle = self._handles[application] = serve.get_app_handle(application)
+        return handle
+
+    async def _forward(self, request: Any, call: Call) -> Any:
+        model = self._find("model", request.model)
+        remaining = None if call.deadline is None else call.deadline - time.monotonic()
+        try:
+            response = self._handle(model.application).forward.remote(
+                type(request).__name__, request.SerializeToString(), remaining
+            )
+            payload, status = await response
+        except (RayError, RayServeException) as error:
+            raise Unavailable(
+                f"model {model.name!r} cannot answer now: {error}. Try again shortly.",
+                retry_after_seconds=1.0,
+            ) from error
+        if status:
+            failure = status_pb2.Status.FromString(status)
+            code = next(c for c in StatusCode if c.value[0] == failure.code)
+            raise from_status(code, failure.message, failure)
+        return _Raw(payload)
+
+    async def _forward_stream(
+        self, requests: AsyncIterator[Any], call: Call
+    ) -> AsyncGenerator[Any, None]:
+        async def answer(request: Any) -> Any:
+            try:
+                return await self._forward(request, call)
+            except EmbedfleetError as error:
+                return _stream_error(request, error)
+
+        async for response in pump(requests, answer):
+            yield response
+
+    async def _describe(self, model: RoutedModel) -> wire_model.Model:
+        described = wire_model.Model(
+            name=model.name.encode(),
+            aliases=[alias.encode() for alias in model.aliases],
+            role=ROLES[model.role],
+            state=model_pb2.NOT_READY,
+            source=model.source.encode(),
+            revision=model.revision.encode(),
+        )
+        if not await _has_running_replica(model.application):
+            described.message = b"No replica is running: starting, failed, or scaled to zero."
+            return described
+        try:
+            async with asyncio.timeout(DESCRIBE_TIMEOUT_SECONDS):
+                payload = await self._handle(model.application).describe.remote()
+        except (RayError, RayServeException, TimeoutError) as error:
+            described.message = f"No replica answered: {type(error).__name__}.".encode()
+            return described
+        return wire_model.Model.FromString(payload)
+
+    async def _list_models(self, request: Any, call: Call) -> wire_model.ListModelsResponse:
+        wanted = self._settings.models
+        if request.model:
+            wanted = (self._find("model", request.model),)
+        models = await asyncio.gather(*(self._describe(model) for model in wanted))
+        return wire_model.ListModelsResponse(models=models)
+
+    async def _get_model(self, request: Any, call: Call) -> wire_model.GetModelResponse:
+        model = self._find("model", request.model)
+        return wire_model.GetModelResponse(model=await self._describe(model))
+
+    async def _check(self, request: Any, call: Call) -> health_pb2.HealthCheckResponse:
+        """Tell a service's or a model's health; the empty name means the fleet."""
+        status = health_pb2.HealthCheckResponse
+        if not request.service or request.service in SERVICES:
+            return status(status=status.SERVING)
+        model = self._by_name.get(request.service)
+        if model is None:
+            raise ModelNotFound(
+                f"service is {request.service!r}, which is neither a service nor a model here.",
+                field="service",
+            )
+        running = await _has_running_replica(model.application)
+        return status(status=status.SERVING if running else status.NOT_SERVING)
+
+    async def Watch(self, request: Any, grpc_context: Any) -> AsyncGenerator[Any, None]:
+        """Send a health status now and at every change, until the caller leaves."""
+        last: Any = None
+        while True:
+            answer = await self._answer(request, grpc_context)
+            if isinstance(answer, health_pb2.HealthCheckResponse) and answer.status == last:
+                await asyncio.sleep(HEALTH_WATCH_SECONDS)
+                continue
+            yield answer
+            if not isinstance(answer, health_pb2.HealthCheckResponse):
+                return
+            last = answer.status
+
+
+class _Raw:
+    """A response that is serialized already."""
+
+    __slots__ = ("_payload",)
+
+    def __init__(self, payload: bytes) -> None:
+        self._payload = payload
+
+    def SerializeToString(self) -> bytes:
+        return self._payload
+
+
+def _stream_error(request: Any, error: EmbedfleetError) -> Any:
+    if isinstance(request, wire_reranking.RerankStreamRequest):
+        return wire_reranking.RerankStreamResponse(id=request.id, error=item_error(error))
+    ids = [wire_embedding.Embedding(id=item.id) for item in request.items]
+    return wire_embedding.EmbedStreamResponse(embeddings=ids, error=item_error(error))
+
+
+async def _has_running_replica(application: str) -> bool:
+    """Ask Serve's controller, off the event loop: its client blocks."""
+
+    def ask() -> bool:
+        status = serve.status().applications.get(application)
+        if status is None:
+            return False
+        return any(
+            deployment.replica_states.get("RUNNING", 0) > 0
+            for deployment in status.deployments.values()
+        )
+
+    return await asyncio.to_thread(ask)
