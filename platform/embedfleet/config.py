@@ -1,7 +1,6 @@
-"""What the environment says, read once and in one place.
+"""What the environment says, read once: the only module that looks at environment variables.
 
-    EMBEDFLEET_HOME       where the states of local fleets are kept
-    EMBEDFLEET_ENDPOINT   host:port of the fleet that commands and clients call
+Everything has a default, so an empty environment is a valid one. Command line options win over it.
 """
 
 from __future__ import annotations
@@ -16,25 +15,31 @@ __all__ = ["Settings"]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Settings of this process.
+    """Settings of the command line and of fleets started on this machine.
 
     Attributes:
-        home: Folder with one subfolder for each local fleet.
-        endpoint: Of the fleet to call; empty means the one that runs here.
-        environment: The whole environment, for processes that inherit it.
+        home: Folder for the states of local fleets. `EMBEDFLEET_HOME`, by default
+            `embedfleet` under `XDG_STATE_HOME` or `~/.local/state`.
+        endpoint: `host:port` of the fleet to call; empty means the one that runs on this machine.
+            `EMBEDFLEET_ENDPOINT`.
+        token: Bearer token of that fleet. `EMBEDFLEET_TOKEN`: an option would show in `ps`.
+        environment: The whole environment, for processes started from here.
     """
 
     home: Path
     endpoint: str
+    token: str
     environment: Mapping[str, str]
 
     @classmethod
-    def load(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read the environment, or the mapping given instead."""
-        environment = dict(os.environ if environ is None else environ)
-        state = Path(environment.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    def load(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Read the process's environment, or the one given."""
+        found = dict(os.environ if environment is None else environment)
+        state_home = found.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+        home = found.get("EMBEDFLEET_HOME") or str(Path(state_home) / "embedfleet")
         return cls(
-            home=Path(environment.get("EMBEDFLEET_HOME") or state / "embedfleet"),
-            endpoint=environment.get("EMBEDFLEET_ENDPOINT", ""),
-            environment=environment,
+            home=Path(home).expanduser().absolute(),
+            endpoint=found.get("EMBEDFLEET_ENDPOINT", ""),
+            token=found.get("EMBEDFLEET_TOKEN", ""),
+            environment=found,
         )
