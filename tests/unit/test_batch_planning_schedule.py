@@ -137,6 +137,17 @@ def test_parts_of_a_request_in_two_steps_become_one_result():
     assert (submitted.compute_seconds, submitted.queue_seconds) == (5.0, 4.0)
 
 
+@pytest.mark.parametrize("texts", [(5, 6), (90, 20)], ids=["a whole request", "a part of one"])
+def test_what_is_put_back_waits_as_before(texts):
+    schedule = Schedule(LIMITS)
+    schedule.add(work(*texts, prefix=7))
+    before = (schedule.num_items, schedule.num_tokens)
+    step = schedule.next_step(0.0)
+    schedule.restore(step)
+    assert (schedule.num_items, schedule.num_tokens) == before == (2, sum(texts) + 7)
+    assert lengths(schedule.next_step(0.0)) == lengths(step)
+
+
 actions = st.lists(
     st.one_of(
         st.tuples(

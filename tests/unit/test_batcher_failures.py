@@ -1,5 +1,6 @@
 """A failed step: who gets the error, who gets a row, and when the engine counts as broken."""
 
+import weakref
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -69,6 +70,26 @@ async def test_a_batch_too_large_for_the_device_is_computed_in_parts():
         submitted = await batcher.submit([ids(i) for i in range(9)], prefix=ids(7, 7))
     assert submitted.rows.tolist() == list(range(9))
     assert not submitted.errors
+
+
+async def test_a_failed_call_s_arrays_are_gone_before_its_halves_run():
+    scratch = []
+
+    def run(batch, yield_point):
+        assert not [ref for ref in scratch if ref() is not None]
+        activations = np.zeros(100)
+        scratch.append(weakref.ref(activations))
+        try:
+            if batch.num_sequences > 1:
+                raise RuntimeError("out of device memory")
+        except RuntimeError as error:
+            raise OutOfMemory("no room for the batch") from error
+        return rows(batch)
+
+    async with started(run) as batcher:
+        submitted = await batcher.submit([ids(i) for i in range(4)])
+    assert not submitted.errors
+    assert len(scratch) == 7
 
 
 @pytest.mark.parametrize(

@@ -211,4 +211,5 @@ async def test_a_query_without_memory_beside_bulk_runs_after_it():
         answered = await asyncio.gather(*queries)
         assert [submitted.rows.tolist() for submitted in answered] == [[1], [2]]
         assert not any(submitted.errors for submitted in answered)
+        assert batcher.stats().preemptions == 1, "not tried again at every layer"
     assert engine.events[-1] == "query of 3, nested: False"

@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 class Batcher:
     """Turns many callers' sequences into few engine calls.
 
-    All methods but the engine's own callbacks belong to the event loop that called `start`.
+    All methods belong to the event loop that called `start`.
 
     Args:
         run: The engine's operation, called from one thread at a time but nested in yield points.
@@ -113,9 +113,10 @@ class Batcher:
         if not len(sequences) or not all(map(len, segments)):
             raise ValueError("This is a bug: a request needs sequences, and none may be empty.")
         until = float("inf") if deadline is None else deadline
-        request = self._admit(Work(sequences, prefix, priority, monotonic(), until))
+        # The future first: once the thread is woken, both sides want the interpreter.
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Submitted] = loop.create_future()
+        request = self._admit(Work(sequences, prefix, priority, monotonic(), until))
         self._futures[request.serial] = future
         timer = None
         if deadline is not None:
@@ -210,7 +211,7 @@ class Batcher:
         why = ""
         try:
             while (step := self._next_step()) is not None:
-                self._execute(step, self._yield_point(step))
+                self._execute(step, partial(self._between_layers, step))
                 del step  # the thread may now sleep for hours
         except BaseException as cause:
             _log.critical("%s: the engine's thread died", self._name, exc_info=True)
@@ -251,9 +252,6 @@ class Batcher:
         self._health.step_ended(results, nested=host is not None)
         if completed:
             self._post(self._deliver, completed)
-
-    def _yield_point(self, step: Step) -> YieldPoint:
-        return partial(self._between_layers, step)
 
     def _between_layers(self, step: Step) -> None:
         self._health.alive(monotonic())

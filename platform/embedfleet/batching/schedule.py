@@ -113,6 +113,9 @@ class Schedule:
 
     def next_step(self, now: float) -> Step | None:
         """Take the next step, or None when nothing waits."""
+        if not (self.interactive or self.bulk or self._prepared):
+            self._streak = 0
+            return None
         decided = self._decide((Priority.INTERACTIVE, Priority.BULK), now)
         self._streak = decided.streak if self.bulk or self._prepared else 0
         if decided.priority is Priority.BULK and self._prepared:

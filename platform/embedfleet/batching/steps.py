@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from embedfleet.batching.lanes import Request
 from embedfleet.batching.packing import PackedBatch, pack
@@ -23,6 +24,8 @@ YieldPoint = Callable[[], None]
 
 Run = Callable[[PackedBatch, YieldPoint | None], Float32Array]
 """An engine's one operation: a batch in, one row a sequence out, in order."""
+
+Error = TypeVar("Error", bound=EmbedfleetError)
 
 _log = logging.getLogger(__name__)
 
@@ -114,8 +117,7 @@ def _attempt(
     except StepAbandoned:
         raise
     except EmbedfleetError as error:
-        # Frames would keep the batch and its requests alive as long as the caller keeps the error.
-        return error.with_traceback(None)
+        return _without_frames(error)
     except Exception as error:
         _log.exception("a step of %d sequences failed unexpectedly", len(part.parts))
         return _wrapped(error)
@@ -128,5 +130,14 @@ def _attempt(
 
 def _wrapped(cause: Exception) -> EngineError:
     error = EngineError(f"The engine failed: {type(cause).__name__}: {cause}")
-    error.__cause__ = cause.with_traceback(None)
+    error.__cause__ = cause
+    return _without_frames(error)
+
+
+def _without_frames(error: Error) -> Error:
+    """Let go of the failed call's arrays: halves need the memory and callers keep the error."""
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
     return error
