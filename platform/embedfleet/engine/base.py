@@ -43,7 +43,7 @@ class EngineInfo:
 
 
 class Engine(Protocol):
-    """A loaded model. Calls come from one thread at a time, but may nest through the yield point."""
+    """A loaded model. Calls come from one thread at a time but may nest in the yield point."""
 
     @property
     def info(self) -> EngineInfo:

@@ -1,0 +1,211 @@
+"""The Qwen3 decoder for CPUs in float32: tile by tile, feature-major.
+
+Activations are (features, tokens): a weight times activations is then the orientation that MKL runs
+fastest at every number of tokens, without a second, packed copy of the weights. Norm weights are
+folded into the matrix that follows, rotary pairs lie side by side so that a rotation is one complex
+product, residuals are accumulated by the matrix products themselves.
+
+Shape legend: m tokens of a tile, p pooled tokens, h hidden, I intermediate, H query heads, G key
+heads, R = H / G, D head dimension, A arena rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from embedfleet.batching.packing import PackedBatch
+from embedfleet.checkpoint.config import ModelConfig
+from embedfleet.engine.torch.attention import attend
+from embedfleet.engine.torch.rotary import RotaryTable
+from embedfleet.engine.torch.tiles import Tile, TilePlan, plan_tiles
+from embedfleet.engine.torch.weights import RawLayer, Weights
+
+__all__ = ["TiledDecoder", "TiledLayer"]
+
+_TILE_TOKENS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class TiledLayer:
+    """Parameters of one layer, norms folded in, all float32.
+
+    Attributes:
+        q: (H D, h), a view of the first rows of `qkv`.
+        kv: (2 G D, h), a view of the rest.
+        q_norm: (D,), times 1 / sqrt(D): attention needs no scale of its own.
+    """
+
+    qkv: torch.Tensor
+    q: torch.Tensor
+    kv: torch.Tensor
+    output: torch.Tensor
+    gate_up: torch.Tensor
+    down: torch.Tensor
+    q_norm: torch.Tensor
+    k_norm: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One batch on its way through the layers."""
+
+    plan: TilePlan
+    hidden: list[torch.Tensor]  # (h, m) a tile
+    rotations: list[torch.Tensor]  # complex64 (m, 1, D / 2) a tile
+    keys_AGD: torch.Tensor
+    values_AGD: torch.Tensor
+    num_sequences: int
+
+
+class TiledDecoder:
+    """Runs layers over tiles. Holds no state between batches."""
+
+    def __init__(self, config: ModelConfig, rotary: RotaryTable) -> None:
+        self._config = config
+        self._rotary = rotary
+        pairs = torch.arange(config.head_dim).view(2, -1).t().flatten()
+        heads = config.num_query_heads + config.num_kv_heads
+        offsets = torch.arange(heads).unsqueeze(1) * config.head_dim
+        self._pairs = pairs
+        self._rotated_rows = (offsets + pairs).flatten()
+
+    @property
+    def kernels(self) -> dict[str, str]:
+        """What runs, for the engine's facts."""
+        return {"attention": "blocked, flash beyond 1024 keys", "linear": "mkl feature-major"}
+
+    def finish(self, index: int, raw: RawLayer) -> TiledLayer:
+        """Fold norms and reorder rotary pairs, in place."""
+        c = self._config
+        raw.qkv.mul_(raw.norms["input"])
+        raw.gate_up.mul_(raw.norms["post"])
+        num_rotated = len(self._rotated_rows)
+        raw.qkv[:num_rotated] = raw.qkv[self._rotated_rows]
+        num_query_rows = c.num_query_heads * c.head_dim
+        return TiledLayer(
+            raw.qkv,
+            raw.qkv[:num_query_rows],
+            raw.qkv[num_query_rows:],
+            raw.output,
+            raw.gate_up,
+            raw.down,
+            raw.norms["q"][self._pairs] * c.head_dim**-0.5,
+            raw.norms["k"][self._pairs],
+        )
+
+    def start(self, batch: PackedBatch, weights: Weights[TiledLayer]) -> _Run:
+        """Look up the embeddings and plan the tiles."""
+        c = self._config
+        plan = plan_tiles(batch, _TILE_TOKENS)
+        token_ids = torch.from_numpy(batch.token_ids)
+        positions = torch.from_numpy(batch.positions)
+        angles = self._rotary.angles(positions, int(batch.positions.max()))
+        rotations = torch.polar(torch.ones_like(angles), angles).unsqueeze(1)
+        hidden = [
+            weights.embedding[token_ids[t.start : t.stop]].float().t().contiguous()
+            for t in plan.tiles
+        ]
+        arena = torch.empty(2, plan.arena_rows, c.num_kv_heads, c.head_dim)
+        per_tile = [rotations[t.start : t.stop] for t in plan.tiles]
+        return _Run(plan, hidden, per_tile, arena[0], arena[1], batch.num_sequences)
+
+    def layer(self, layer: TiledLayer, run: _Run) -> None:
+        """Advance every tile by one layer."""
+        for i, tile in enumerate(run.plan.tiles):
+            h_hm = run.hidden[i]
+            qkv_m = torch.mm(layer.qkv, self._normed(h_hm))
+            num_query_rows = len(layer.q)
+            self._store(layer, qkv_m[num_query_rows:], tile, run, i)
+            q_GmRD = self._queries(layer, qkv_m[:num_query_rows], run.rotations[i])
+            spans = [(s.start, s.stop, s.slot, s.num_keys) for s in tile.spans]
+            h_hm.addmm_(layer.output, self._attend(q_GmRD, spans, run).t())
+            self._mlp(layer, h_hm)
+
+    def last_layer(self, layer: TiledLayer, run: _Run) -> torch.Tensor:
+        """Run the last layer for pooled tokens only: (S, h), before the final norm.
+
+        Every token still gives its keys and values; nothing else of it is ever looked at.
+        """
+        c = self._config
+        h_hS = torch.empty(c.hidden_size, run.num_sequences)
+        mixed_S = torch.empty(run.num_sequences, c.num_query_heads * c.head_dim)
+        for i, tile in enumerate(run.plan.tiles):
+            h_hm = run.hidden[i]
+            normed = self._normed(h_hm)
+            self._store(layer, torch.mm(layer.kv, normed), tile, run, i)
+            pooled = [span for span in tile.spans if span.sequence >= 0]
+            if not pooled:
+                continue
+            columns = torch.tensor([span.stop - 1 for span in pooled])
+            rows = torch.tensor([span.sequence for span in pooled])
+            q_p = torch.mm(layer.q, normed[:, columns])
+            q_GpRD = self._queries(layer, q_p, run.rotations[i][columns])
+            spans = [(j, j + 1, span.slot, span.num_keys) for j, span in enumerate(pooled)]
+            mixed_S[rows] = self._attend(q_GpRD, spans, run)
+            h_hS[:, rows] = h_hm[:, columns]
+        h_hS.addmm_(layer.output, mixed_S.t())
+        for chunk in torch.split(h_hS, _TILE_TOKENS, dim=1):
+            self._mlp(layer, chunk)
+        return h_hS.t()
+
+    def _normed(self, h_hm: torch.Tensor) -> torch.Tensor:
+        scale_m = (h_hm * h_hm).mean(0).add_(self._config.rms_norm_eps).rsqrt_()
+        return h_hm * scale_m
+
+    def _mlp(self, layer: TiledLayer, h_hm: torch.Tensor) -> None:
+        gate, up = torch.mm(layer.gate_up, self._normed(h_hm)).chunk(2)
+        h_hm.addmm_(layer.down, F.silu(gate, inplace=True).mul_(up))
+
+    def _store(
+        self, layer: TiledLayer, kv_m: torch.Tensor, tile: Tile, run: _Run, index: int
+    ) -> None:
+        """Put a tile's keys and values, (2 G D, m), in the arena."""
+        c = self._config
+        k, v = (t.t().reshape(-1, c.num_kv_heads, c.head_dim) for t in kv_m.chunk(2))
+        k = _rotate(
+            F.rms_norm(k, (c.head_dim,), layer.k_norm, c.rms_norm_eps), run.rotations[index]
+        )
+        for write in tile.writes:
+            rows = slice(write.row, write.row + write.stop - write.start)
+            run.keys_AGD[rows] = k[write.start : write.stop]
+            run.values_AGD[rows] = v[write.start : write.stop]
+        for copy in tile.copies:
+            for arena in (run.keys_AGD, run.values_AGD):
+                source = arena[copy.source : copy.source + copy.length]
+                arena[copy.target : copy.target + copy.length] = source
+
+    def _queries(
+        self, layer: TiledLayer, q_m: torch.Tensor, rotation: torch.Tensor
+    ) -> torch.Tensor:
+        """Norm, rotate and scale queries (H D, m): (G, m, R, D)."""
+        c = self._config
+        q_mHD = q_m.t().reshape(-1, c.num_query_heads, c.head_dim)
+        q_mHD = F.rms_norm(q_mHD, (c.head_dim,), layer.q_norm, c.rms_norm_eps)
+        q_mGRD = _rotate(q_mHD, rotation).view(len(q_mHD), c.num_kv_heads, -1, c.head_dim)
+        return q_mGRD.transpose(0, 1).contiguous()
+
+    def _attend(
+        self, q_GmRD: torch.Tensor, spans: Iterable[tuple[int, int, int, int]], run: _Run
+    ) -> torch.Tensor:
+        """Attend span by span, each (start, stop, slot, keys): (m, H D)."""
+        G, m, R, D = q_GmRD.shape
+        mixed_mGRD = torch.empty(m, G, R, D)
+        for start, stop, slot, num_keys in spans:
+            keys = slice(slot, slot + num_keys)
+            attend(
+                q_GmRD[:, start:stop],
+                run.keys_AGD[keys],
+                run.values_AGD[keys],
+                mixed_mGRD[start:stop],
+            )
+        return mixed_mGRD.view(m, G * R * D)
+
+
+def _rotate(x: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
+    """Turn neighbouring pairs of x (m, heads, D) by complex (m, 1, D / 2), in place."""
+    torch.view_as_complex(x.view(*x.shape[:-1], -1, 2)).mul_(rotation)
+    return x
