@@ -72,7 +72,10 @@ class Step:
                     prefixes[pending.prefix] = len(segments)
                     segments.append(request.work.prefix)
             if len(self.parts) > 1:
-                self.parts.sort(key=lambda part: (prefixes[part[1].prefix], -part[1].num_tokens))
+                # A new list: sorting in place would show callers that cancel an empty one.
+                self.parts = sorted(
+                    self.parts, key=lambda part: (prefixes[part[1].prefix], -part[1].num_tokens)
+                )
             self.batch = pack(
                 [request.work.sequences[pending.position] for request, pending in self.parts],
                 segments,
