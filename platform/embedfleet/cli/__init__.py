@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""The `embedfleet` command: local fleets, manifests, and calls to a running fleet."""

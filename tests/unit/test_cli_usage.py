@@ -1,0 +1,96 @@
+"""What the command line says to wrong usage, and what it needs to say it."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from embedfleet.cli.main import COMMANDS, cli, run
+
+
+def call(*arguments, stdin=b"", environment=None):
+    """Run one command line; give its exit code, output and errors."""
+    with CliRunner().isolation(input=stdin, env=environment) as (out, err, _):
+        code = run(arguments)
+        sys.stdout.flush()
+        return code, out.getvalue().decode(), err.getvalue().decode()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["embd"], "Did you mean 'embed'?"),
+        (["xyzzy"], "--help"),
+        (["embed", "hi", "--model", "docs"], "--query if they are asked for"),
+        (["embed", "hi", "--query", "-f", __file__], "not both"),
+        (["embed", "hi", "--query", "--output", "npy"], "--output-file vectors.npy"),
+        (["embed", "hi", "--query", "--output-file", "vectors.txt"], "name it .npy or .jsonl"),
+        (["embed", "hi", "--query", "--output-file", "v.npy", "--output-type", "int8"], "scales"),
+        (["embed", "hi", "--query", "-f", "missing.txt"], "missing.txt"),
+        (["embed", "hi", "--query", "--endpoint", "a:1", "--fleet", "b"], "not both"),
+        (["embed", "hi", "--query", "--dimension", "many"], "'many' is not a valid integer"),
+        (["rerank", "a document"], "--query"),
+        (["rerank", "a document", "--query", "q", "--top-n", "0"], "x>=1"),
+        (["tokenize", "hi", "-m", "docs"], "--rerank-query"),
+        (["tokenize", "hi", "-m", "docs", "--query", "--rerank-query", "q"], "--rerank-query"),
+        (["validate"], "--file"),
+        (["models", "--frobnicate"], "--frobnicate"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_usage_exits_2_and_says_what_to_do(arguments, said, tmp_path):
+    # An endpoint where nobody is: usage is judged before anything is called.
+    environment = {"EMBEDFLEET_ENDPOINT": "127.0.0.1:1", "EMBEDFLEET_HOME": str(tmp_path)}
+    code, out, err = call(*arguments, environment=environment)
+    assert (code, out) == (2, "")
+    assert said in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["models"], "No fleet runs on this machine"),
+        (["models", "--fleet", "demo"], "fleet 'demo' does not run on this machine; running: none"),
+        (["models", "--endpoint", "http://host:1"], "give host:port"),
+        (["models", "--endpoint", "host:1", "--timeout", "-1"], "timeout_seconds is -1.0"),
+        (["models", "--endpoint", "host:1", "--tls-cert", __file__], "needs both"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_failure_is_one_clean_line(arguments, said, tmp_path):
+    environment = {"EMBEDFLEET_HOME": str(tmp_path), "EMBEDFLEET_ENDPOINT": ""}
+    code, out, err = call(*arguments, environment=environment)
+    assert (code, out) == (1, "")
+    assert err.startswith("embedfleet: ")
+    assert err.count("\n") == 1
+    assert said in err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_points_at_commands_of_that_name(name):
+    module, _, _ = COMMANDS[name].target.partition(":")
+    assert find_spec(module), f"{name} has no module"
+    command = cli.get_command(click.Context(cli), name)
+    assert command.name == name
+
+
+def test_help_imports_nothing_heavy():
+    heavy = ("torch", "ray", "grpc", "numpy", "pydantic", "rich")
+    script = (
+        "import sys; from embedfleet.cli.main import run; code = run(['--help']); "
+        f"sys.exit(code or sum(name in sys.modules for name in {heavy}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", ["embed", "rerank", "models", "tokenize", "validate"])
+def test_every_option_says_what_it_is(name):
+    command = cli.get_command(click.Context(cli), name)
+    options = [option for option in command.params if isinstance(option, click.Option)]
+    unexplained = [o.name for o in options if not o.help]
+    assert unexplained == []
