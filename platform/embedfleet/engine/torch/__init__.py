@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""The torch engine: packed, variable-length, one forward pass a device likes best."""
