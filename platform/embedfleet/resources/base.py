@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 __all__ = [
     "API_VERSION",
     "PATTERNS",
+    "RESERVED_NAMES",
     "RULES",
     "Alias",
     "LabelValue",
@@ -30,6 +31,9 @@ __all__ = [
 
 API_VERSION: Final = "embedfleet.io/v1alpha1"
 RULES: Final = "rules"
+
+RESERVED_NAMES: Final = frozenset({"router"})
+"""What a fleet calls applications of its own."""
 
 _NAME: Final = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 _ALIAS: Final = r"^[A-Za-z0-9][A-Za-z0-9._/:@+-]*$"

@@ -98,5 +98,8 @@ def _canonical(contract: Contract) -> Contract:
     if known is not None:
         return replace(contract, source=known.source)
     if is_local(contract.source):
+        for name in ("weights_digest", "tokenizer_digest"):
+            if not getattr(contract, name):
+                raise ValueError(f"{name} is empty: only digests identify local files. Set it.")
         return replace(contract, source=_LOCAL)
     return contract

@@ -131,7 +131,7 @@ def read_documents(file: str, text: str) -> Iterator[Document | Problem]:
 def _unreadable(file: str, number: int, error: yaml.YAMLError | RecursionError) -> Problem:
     where, what = "document", str(error)
     if isinstance(error, RecursionError):
-        what = "is nested too deeply"
+        what = "is nested too deeply, or holds itself"
     elif isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         where = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
         what = " ".join(part for part in (error.context, error.problem) if part)

@@ -10,7 +10,13 @@ from pydantic import Field
 from embedfleet.catalog import MIN_DIMENSION
 from embedfleet.messages import OutputType, Role
 from embedfleet.resources.base import API_VERSION, Part, Resource, Violation
-from embedfleet.resources.shared import ModelSpec, TokenLimit, Weights, model_violations
+from embedfleet.resources.shared import (
+    MODEL_CHOICE,
+    ModelSpec,
+    TokenLimit,
+    Weights,
+    model_violations,
+)
 
 __all__ = ["Embedder", "EmbedderQuantization", "EmbedderSpec"]
 
@@ -42,7 +48,7 @@ class EmbedderSpec(ModelSpec):
 
     def rules(self) -> Iterator[Violation]:
         """Dimensions that the model has and that agree with each other."""
-        yield from model_violations(self.role, self.model, self.quantization.weights)
+        yield from model_violations(self, self.quantization.weights)
         known = self.model.published(self.role)
         native = known.native_dimension if known else None
         for index, dimension in enumerate(self.allowed_dimensions):
@@ -62,14 +68,14 @@ class EmbedderSpec(ModelSpec):
             yield Violation(
                 "allowedDimensions", list(self.allowed_dimensions),
                 f"must contain the default dimension, {default}",
-                "Add it, or set dimension to one that is listed.", ("dimension", "model"),
+                "Add it, or set dimension to one that is listed.", ("dimension", *MODEL_CHOICE),
             )  # fmt: skip
 
 
 def _above(path: str, dimension: int, native: int) -> Violation:
     return Violation(
         path, dimension, f"must be between {MIN_DIMENSION} and the model's native {native}",
-        "Lower it, or choose a larger model.", ("model",),
+        "Lower it, or choose a larger model.", MODEL_CHOICE,
     )  # fmt: skip
 
 

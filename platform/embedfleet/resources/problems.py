@@ -33,7 +33,6 @@ _LIMITS: Final = {
     "finite_number": ("must be finite", "Set an ordinary number."),
     "float_type": ("must be a number", "Write it without quotes."),
     "greater_than_equal": ("must be at least {ge}", "Raise it."),
-    "int_from_float": ("must be a whole number", "Round it."),
     "int_type": ("must be a whole number", "Write it without quotes."),
     "less_than_equal": ("must be at most {le}", "Lower it."),
     "missing": ("is required", "Set it."),
@@ -73,8 +72,8 @@ def problem(document: Document, violation: Violation, *, under: str = "") -> Pro
     return Problem(
         file=document.file,
         document=document.number,
-        kind=kind,
-        name=name,
+        kind=_written(kind),
+        name=_written(name),
         path=f"{under}.{violation.path}" if under else violation.path,
         value=_written(violation.value),
         limit=violation.limit,
@@ -94,7 +93,7 @@ def identity(content: object) -> tuple[str, str]:
 def closest(word: str, known: Sequence[str]) -> str | None:
     """Find the known word that a user most likely meant, if any is near."""
     by_lower = {each.lower(): each for each in known}
-    near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.7)
     return by_lower[near[0]] if near else None
 
 
@@ -128,10 +127,14 @@ def _violation(kind: type[BaseModel], detail: ErrorDetails, path: str) -> Violat
         return _choice(path, value, context["expected"])
     limit, remedy = _LIMITS.get(error, (detail["msg"], "Correct it."))
     if error in ("int_type", "float_type", "bool_type") and not isinstance(value, str):
-        remedy = "Correct it."
+        remedy = "Round it." if isinstance(value, float) else "Set a number."
+        remedy = "Set true or false." if error == "bool_type" else remedy
     if error == "missing":
         value = ""
-    return Violation(path, value, limit.format(**context), remedy)
+    elif error.endswith("_type"):
+        value = json.dumps(value, ensure_ascii=False)  # quotes are what is at stake
+    bounds = {k: int(v) if isinstance(v, float) and v == int(v) else v for k, v in context.items()}
+    return Violation(path, value, limit.format(**bounds), remedy)
 
 
 def _choice(path: str, value: object, expected: str) -> Violation:

@@ -40,7 +40,7 @@ class RerankerSpec(ModelSpec):
 
     def rules(self) -> Iterator[Violation]:
         """The checkpoint fits the role and its weights' type."""
-        yield from model_violations(self.role, self.model, self.quantization.weights)
+        yield from model_violations(self, self.quantization.weights)
 
 
 class Reranker(Resource):

@@ -6,19 +6,16 @@ that its own errors do not cause others.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence
 
-from embedfleet.resources.base import Violation
+from embedfleet.resources.base import RESERVED_NAMES, Violation
 from embedfleet.resources.embedder import Embedder
 from embedfleet.resources.fleet import Fleet
 from embedfleet.resources.reranker import Reranker
 
-__all__ = ["RESERVED_NAMES", "Model", "fleet_violations", "name_violations", "pool_violations"]
+__all__ = ["Model", "fleet_violations", "name_violations", "pool_violations"]
 
 Model = Embedder | Reranker
-
-RESERVED_NAMES: Final = frozenset({"router"})
 
 
 def fleet_violations(model: Model, fleets: Sequence[str]) -> Iterator[Violation]:
@@ -69,24 +66,26 @@ def pool_violations(model: Model, fleet: Fleet) -> Iterator[Violation]:
 
 def name_violations(model: Model, others: Iterable[Model]) -> Iterator[Violation]:
     """Judge a model's name and aliases against those of the fleet's models that come before it."""
-    taken: dict[str, str] = {}
-    for other in others:
-        for name in (other.name, *other.spec.aliases):
-            taken.setdefault(name, f"{other.kind}/{other.name}")
-    yield from _name("metadata.name", model.name, taken)
-    own: Mapping[str, str] = {model.name: "this model's own name"}
+    taken = {
+        name: f"{other.kind}/{other.name}"
+        for other in others
+        for name in (other.name, *other.spec.aliases)
+    }
+    if model.name in RESERVED_NAMES:
+        yield Violation(
+            "metadata.name", model.name, "is reserved for the fleet itself", "Choose another."
+        )
+    if model.name in taken:
+        yield _taken("metadata.name", model.name, taken[model.name])
     for index, alias in enumerate(model.spec.aliases):
         path = f"spec.aliases[{index}]"
-        yield from _name(path, alias, {**taken, **own})
-        if alias in model.spec.aliases[:index]:
-            yield Violation(path, alias, "is listed twice", "Remove one of the two.")
+        if alias == model.name:
+            yield Violation(path, alias, "is this model's own name", "Leave it out.")
+        elif alias in taken:
+            yield _taken(path, alias, taken[alias])
 
 
-def _name(path: str, name: str, taken: Mapping[str, str]) -> Iterator[Violation]:
-    if name in RESERVED_NAMES:
-        yield Violation(path, name, "is reserved for the fleet's own application", "Rename it.")
-    elif name in taken:
-        yield Violation(
-            path, name, f"is taken by {taken[name]}: clients could not tell them apart",
-            "Choose another name.",
-        )  # fmt: skip
+def _taken(path: str, name: str, by: str) -> Violation:
+    return Violation(
+        path, name, f"is taken by {by}: clients could not tell them apart", "Choose another."
+    )

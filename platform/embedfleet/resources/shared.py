@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 
 from pydantic import Field
 
 from embedfleet.catalog import DEFAULT_INSTRUCTION, MAX_TOKENS, PUBLISHED, PublishedModel, published
 from embedfleet.messages import Role
-from embedfleet.resources.base import PATTERNS, Alias, Name, Part, Violation
+from embedfleet.resources.base import PATTERNS, RESERVED_NAMES, Alias, Name, Part, Violation
 
 __all__ = [
+    "MODEL_CHOICE",
     "Backend",
     "Batching",
     "Instruction",
@@ -43,6 +44,9 @@ PATTERNS[_SOURCE] = (
 PATTERNS[_REVISION] = (
     "must be a commit of 40 lower-case hex digits: branches and tags can move under an index"
 )
+
+MODEL_CHOICE: Final = ("model.source", "model.size")
+"""Fields that say which published model is meant, as rules that rest on it name them."""
 
 
 class Size(StrEnum):
@@ -200,6 +204,8 @@ class Rollout(Part):
 class ModelSpec(Part):
     """What the specs of embedders and rerankers share."""
 
+    role: ClassVar[Role]
+
     fleet: Name | None = None
     """Fleet that serves the model. May be left out where there is just one."""
     aliases: Annotated[tuple[Alias, ...], Field(max_length=32)] = ()
@@ -224,26 +230,32 @@ TokenLimit = Annotated[int, Field(ge=16, le=MAX_TOKENS)]
 """A sequence limit: the reranker's frame alone is dozens of tokens, so less than 16 is a slip."""
 
 
-def model_violations(role: Role, model: ModelSource, weights: Weights) -> Iterator[Violation]:
-    """Yield what is wrong between a role, its checkpoint and the weights' type.
+def model_violations(spec: ModelSpec, weights: Weights) -> Iterator[Violation]:
+    """Yield what is wrong between a role, its checkpoint, the weights' type and the aliases.
 
     fp16 overflows to NaN on the 8B embedder (QwenLM/Qwen3-Embedding#164).
     """
-    yield from _source_violations(model)
-    known = model.published(role)
+    for index, alias in enumerate(spec.aliases):
+        path = f"aliases[{index}]"
+        if alias in spec.aliases[:index]:
+            yield Violation(path, alias, "is listed twice", "Remove one of the two.")
+        if alias in RESERVED_NAMES:
+            yield Violation(path, alias, "is reserved for the fleet itself", "Choose another.")
+    yield from _source_violations(spec.model)
+    known = spec.model.published(spec.role)
     if known is None:
         return
-    if known.role is not role:
+    if known.role is not spec.role:
         yield Violation(
-            "model.source", known.source, f"is a published {known.role}, not {_a(role)}",
-            f"Declare it as kind {known.role.capitalize()}, or name {_a(role)}.",
+            "model.source", known.source, f"is a published {known.role}, not {_a(spec.role)}",
+            f"Declare it as kind {known.role.capitalize()}, or name {_a(spec.role)}.",
         )  # fmt: skip
     if known.size == Size.LARGE and weights is Weights.FLOAT16:
         yield Violation(
             "quantization.weights", str(weights), f"overflows to NaN on {known.source}",
-            "Use bfloat16 or float32.", ("model",),
+            "Use bfloat16 or float32.", MODEL_CHOICE,
         )  # fmt: skip
-    if not model.revision and not known.revision:
+    if not spec.model.revision and not known.revision:
         yield _unpinned(known.source)
 
 
