@@ -1,58 +1,35 @@
-"""A real gRPC server whose methods are functions of the request: the fake fleet of these tests."""
+"""A real fleet for tests: Ray, Serve, HAProxy and the edge, on free ports, stopped by its mark."""
 
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from __future__ import annotations
 
-import grpc
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+
 import pytest
 
-from embedfleet.v1 import embedding_pb2, model_pb2, reranking_pb2
-
-Answer = Callable[[Any, grpc.ServicerContext], Any]
-
-SERVICES = {
-    "Embed": ("EmbeddingService", embedding_pb2),
-    "Rerank": ("RerankingService", reranking_pb2),
-    "ListModels": ("ModelService", model_pb2),
-    "GetModel": ("ModelService", model_pb2),
-    "Tokenize": ("ModelService", model_pb2),
-}
+from embedfleet.config import Settings
+from embedfleet.local.fleet import Up, bring_up, take_down
+from embedfleet.local.state import FleetState
+from embedfleet.resources import load_manifests
 
 
-@pytest.fixture
-def serve() -> Iterator[Callable[..., str]]:
-    """Give a function that starts a server and returns its endpoint.
+@pytest.fixture(scope="session")
+def home() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="ef-test-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
-    It takes the methods by name, each a function of request and context in the published messages,
-    and server credentials where the connection is to be encrypted.
-    """
-    servers = []
 
-    def start(
-        methods: Mapping[str, Answer], credentials: grpc.ServerCredentials | None = None
-    ) -> str:
-        server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
-        for name, answer in methods.items():
-            service, messages = SERVICES[name]
-            handler = grpc.unary_unary_rpc_method_handler(
-                answer,
-                request_deserializer=getattr(messages, f"{name}Request").FromString,
-                response_serializer=getattr(messages, f"{name}Response").SerializeToString,
-            )
-            server.add_generic_rpc_handlers(
-                (grpc.method_handlers_generic_handler(f"embedfleet.v1.{service}", {name: handler}),)
-            )
-        address = "127.0.0.1:0"
-        port = (
-            server.add_insecure_port(address)
-            if credentials is None
-            else server.add_secure_port(address, credentials)
-        )
-        server.start()
-        servers.append(server)
-        return f"127.0.0.1:{port}"
-
-    yield start
-    for server in servers:
-        server.stop(grace=None).wait()
+@pytest.fixture(scope="session")
+def fleet(home: Path) -> Iterator[FleetState]:
+    """The demo's fleet: one embedder, one reranker."""
+    with resources.as_file(resources.files("embedfleet.embedded") / "fleet.yaml") as path:
+        manifests = load_manifests([path])
+    settings = replace(Settings.load(), home=home)
+    state = bring_up(manifests, Up(home, settings.environment, port=0), lambda line: None)
+    yield state
+    take_down(state, home)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -18,7 +18,7 @@ from embedfleet.config import Settings
 from embedfleet.errors import EmbedfleetError, InvalidRequest, Unavailable
 from embedfleet.local.fleet import Up, apply, bring_up, plan_against, take_down
 from embedfleet.local.node import processes_of
-from embedfleet.local.readiness import applications
+from embedfleet.local.readiness import Progress, applications
 from embedfleet.local.state import FleetState, list_states
 from embedfleet.resources import Manifests, load_manifests
 
@@ -40,7 +40,7 @@ def _console() -> Console:
     return Console(highlight=False)
 
 
-def _reporter(console: Console) -> Callable[[str], None]:
+def _reporter(console: Console) -> Progress:
     started = time.monotonic()
 
     def report(line: str) -> None:

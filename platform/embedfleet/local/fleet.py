@@ -25,7 +25,7 @@ from embedfleet.local.readiness import Progress, wait_ready
 from embedfleet.local.serve_rest import ServeRest
 from embedfleet.local.state import FleetState, load_state
 from embedfleet.rendering.edge import EdgePorts, render_edge
-from embedfleet.rendering.plan import Plan, plan
+from embedfleet.rendering.plan import Impact, Plan, plan
 from embedfleet.rendering.serve import ServeConfig, ServePorts, render_serve
 from embedfleet.resources import Fleet, Manifests
 
@@ -88,8 +88,8 @@ def apply(manifests: Manifests, state: FleetState, report: Progress) -> Plan:
         Unavailable: A new version did not start; the old one serves on where there is one.
     """
     change = plan_against(manifests, state)
-    if change.refused:
-        raise InvalidManifest(f"Nothing was changed.\n{change}")
+    if change.impact >= Impact.NEW_CLUSTER:
+        raise InvalidManifest(f"Nothing was changed: this cannot be done while it runs.\n{change}")
     if _deploy(manifests.of_fleet(manifests.only_fleet()), state):
         reload_edge(state.edge_pid)
     wait_ready(state, report)

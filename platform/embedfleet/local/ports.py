@@ -10,7 +10,8 @@ from __future__ import annotations
 import random
 import socket
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Final
 
 from embedfleet.errors import Unavailable
 
@@ -18,6 +19,9 @@ __all__ = ["LocalPorts", "choose_ports", "free_block", "free_ports"]
 
 REPLICA_BLOCK = 200
 """Ports for replicas of each protocol: Serve gives every ingress replica one."""
+
+
+_BLOCKS: Final = ("replica_http_first", "replica_grpc_first", "worker_first")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +85,10 @@ def free_block(size: int, avoid: tuple[range, ...] = ()) -> int:
 
 def choose_ports(edge: int | None = None) -> LocalPorts:
     """Choose every port of a fleet; `edge` is the one its users see, None for any."""
-    ports = free_ports(16)
-    http = free_block(REPLICA_BLOCK)
-    grpc = free_block(REPLICA_BLOCK, (range(http, http + REPLICA_BLOCK),))
-    taken = (range(http, http + REPLICA_BLOCK), range(grpc, grpc + REPLICA_BLOCK))
-    return LocalPorts(edge or ports[0], *ports[1:], http, grpc, free_block(REPLICA_BLOCK, taken))
+    blocks: dict[str, int] = {}
+    for name in _BLOCKS:
+        taken = tuple(range(first, first + REPLICA_BLOCK) for first in blocks.values())
+        blocks[name] = free_block(REPLICA_BLOCK, taken)
+    single = [field.name for field in fields(LocalPorts) if field.name not in _BLOCKS]
+    chosen = dict(zip(single, free_ports(len(single)), strict=True))
+    return LocalPorts(**chosen | blocks | ({"edge": edge} if edge else {}))

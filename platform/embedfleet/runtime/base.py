@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from embedfleet.batching import Batcher, Limits
+from embedfleet.batching.batcher import Batcher
+from embedfleet.batching.planner import Limits
 from embedfleet.errors import ContractMismatch, EmbedfleetError, InvalidRequest
 from embedfleet.messages import InputType, Provenance, Role, Truncation
 from embedfleet.rendering.replica import ReplicaArguments, ReplicaSettings
@@ -145,7 +146,7 @@ class ModelRuntime(ABC):
     def _check_instruction(self, instruction: str | None) -> None:
         if instruction is not None and not self.settings.allow_instruction_override:
             raise InvalidRequest(
-                f"instruction is {instruction!r}, but model {self.arguments.name!r} allows only its "
-                "default. Leave it out.",
+                f"instruction is {instruction!r}, but model {self.arguments.name!r} allows only "
+                "its default. Leave it out.",
                 field="instruction",
             )

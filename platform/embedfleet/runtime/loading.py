@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedfleet.batching.packing import pack
-from embedfleet.checkpoint import open_checkpoint, resolve
-from embedfleet.engine import build_engine
+from embedfleet.checkpoint import Checkpoint, open_checkpoint, resolve
 from embedfleet.engine.base import Engine
+from embedfleet.engine.echo import EchoEngine
+from embedfleet.engine.torch.engine import load_engine
+from embedfleet.engine.torch.options import EngineOptions
 from embedfleet.messages import Role
 from embedfleet.rendering.replica import ReplicaArguments
 from embedfleet.resources.contract import Contract, contract_hash, contract_of
@@ -23,7 +25,7 @@ class LoadedModel:
     """A model ready to serve.
 
     Attributes:
-        max_tokens: Longest sequence accepted: the engine's limit, or less if so asked.
+        max_tokens: Longest sequence accepted, prompt included.
     """
 
     arguments: ReplicaArguments
@@ -43,8 +45,8 @@ def load_model(arguments: ReplicaArguments, num_threads: int) -> LoadedModel:
     """
     folder = resolve(arguments.source, arguments.revision)
     checkpoint = open_checkpoint(folder, arguments.role)
-    tokenizer = Tokenizer.load(checkpoint.tokenizer_file)
-    engine = build_engine(arguments, checkpoint, tokenizer, num_threads)
+    tokenizer = checkpoint.load_tokenizer()
+    engine = _load_engine(arguments, checkpoint, tokenizer, num_threads)
     contract = contract_of(
         arguments.role,
         arguments.source,
@@ -53,14 +55,33 @@ def load_model(arguments: ReplicaArguments, num_threads: int) -> LoadedModel:
         engine.info.dtype,
     )
     _warm_up(engine)
-    limit = engine.info.max_tokens
     return LoadedModel(
         arguments=arguments,
         engine=engine,
         tokenizer=tokenizer,
         contract=contract,
         contract_hash=contract_hash(contract),
-        max_tokens=min(limit, arguments.max_tokens or limit),
+        max_tokens=engine.info.max_tokens,
+    )
+
+
+def _load_engine(
+    arguments: ReplicaArguments, checkpoint: Checkpoint, tokenizer: Tokenizer, num_threads: int
+) -> Engine:
+    if arguments.backend == "echo":
+        longest = arguments.max_tokens or checkpoint.config.max_tokens
+        return EchoEngine(arguments.role, checkpoint.config.hidden_size, longest)
+    return load_engine(
+        arguments.role,
+        checkpoint.config,
+        checkpoint.tensors(),
+        EngineOptions(
+            device=arguments.device,
+            dtype=arguments.weights,
+            num_threads=num_threads,
+            max_tokens=arguments.max_tokens,
+        ),
+        score_token_ids=tokenizer.yes_no_ids() if arguments.role is Role.RERANKER else None,
     )
 
 
@@ -68,4 +89,4 @@ def _warm_up(engine: Engine) -> None:
     """Run short and longer batches once, so that no user pays for allocation and kernel choice."""
     run = engine.embed if engine.info.role is Role.EMBEDDER else engine.score
     for length in (1, 16, 64):
-        run(pack([np.zeros(length, np.int64)]))
+        run(pack([np.zeros(min(length, engine.info.max_tokens), np.int64)]))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from embedfleet.batching import Submitted
+from embedfleet.batching.schedule import Submitted
 from embedfleet.errors import EmbedfleetError, InvalidRequest
 from embedfleet.messages import RerankOptions, RerankOutcome, RerankResult, Timings
 from embedfleet.rendering.replica import ReplicaSettings

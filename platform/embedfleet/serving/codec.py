@@ -29,9 +29,9 @@ from embedfleet.messages import (
     Truncation,
 )
 from embedfleet.status import to_item_error
-from embedfleet.v1 import common_pb2, model_pb2
 from embedfleet.wire import common_pb2 as wire_common
 from embedfleet.wire import embedding_pb2 as wire_embedding
+from embedfleet.wire import model_pb2 as wire_model
 from embedfleet.wire import reranking_pb2 as wire_reranking
 
 __all__ = [
@@ -56,7 +56,7 @@ Choice = TypeVar("Choice", bound=StrEnum)
 
 
 def _numbers(kind: type[Choice]) -> dict[int, Choice]:
-    published = getattr(common_pb2, kind.__name__)
+    published = getattr(wire_common, kind.__name__)
     return {published.Value(member.value): member for member in kind}
 
 
@@ -64,8 +64,8 @@ INPUT_TYPES: Final = _numbers(InputType)
 OUTPUT_TYPES: Final = _numbers(OutputType)
 TRUNCATIONS: Final = _numbers(Truncation)
 PRIORITIES: Final = _numbers(Priority)
-ROLES: Final = {Role.EMBEDDER: model_pb2.EMBEDDER, Role.RERANKER: model_pb2.RERANKER}
-OUTPUT_NUMBERS: Final = {kind: number for number, kind in OUTPUT_TYPES.items()}
+ROLES: Final = {Role.EMBEDDER: wire_model.EMBEDDER, Role.RERANKER: wire_model.RERANKER}
+OUTPUT_NUMBERS: Final = {kind: wire_common.OutputType.Value(kind.value) for kind in OutputType}
 
 
 def enum_value(

@@ -9,7 +9,6 @@ from embedfleet.messages import InputType, OutputType, Provenance, Role, Truncat
 from embedfleet.runtime import ModelDescription, TokenizeRequest
 from embedfleet.serving.codec import (
     INPUT_TYPES,
-    OUTPUT_NUMBERS,
     ROLES,
     TRUNCATIONS,
     decode_text,
@@ -18,7 +17,6 @@ from embedfleet.serving.codec import (
     provenance,
 )
 from embedfleet.tokenization import Tokenized
-from embedfleet.v1 import model_pb2
 from embedfleet.wire import model_pb2 as wire_model
 
 __all__ = ["decode_tokenize", "encode_model", "encode_tokenize"]
@@ -71,7 +69,7 @@ def encode_model(described: ModelDescription) -> wire_model.Model:
         name=arguments.name.encode(),
         aliases=[alias.encode() for alias in settings.aliases],
         role=ROLES[arguments.role],
-        state=model_pb2.READY,
+        state=wire_model.READY,
         source=arguments.source.encode(),
         revision=contract.revision.encode(),
         contract_hash=described.contract_hash.encode(),
@@ -96,5 +94,5 @@ def encode_model(described: ModelDescription) -> wire_model.Model:
         model.native_dimension = engine.native_dimension
         model.default_dimension = settings.default_dimension or engine.native_dimension
         model.allowed_dimensions.extend(settings.allowed_dimensions)
-        model.output_types.extend(OUTPUT_NUMBERS[kind] for kind in OutputType)
+        model.output_types.extend(kind.value for kind in OutputType)
     return model

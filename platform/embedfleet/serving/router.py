@@ -27,7 +27,6 @@ from embedfleet.serving.codec import ROLES, decode_text, item_error
 from embedfleet.serving.ingress import Call, Ingress, StreamHandler, UnaryHandler, pump
 from embedfleet.serving.services import SERVICES
 from embedfleet.status import from_status
-from embedfleet.v1 import model_pb2
 from embedfleet.wire import embedding_pb2 as wire_embedding
 from embedfleet.wire import model_pb2 as wire_model
 from embedfleet.wire import reranking_pb2 as wire_reranking
@@ -122,7 +121,7 @@ class Router(Ingress):
             name=model.name.encode(),
             aliases=[alias.encode() for alias in model.aliases],
             role=ROLES[model.role],
-            state=model_pb2.NOT_READY,
+            state=wire_model.NOT_READY,
             source=model.source.encode(),
             revision=model.revision.encode(),
         )
