@@ -1,1 +1,7 @@
-"""Placeholder."""
+"""Checkpoints: where they come from, what they must hold, and their tensors one at a time."""
+
+from embedfleet.checkpoint.config import ModelConfig
+from embedfleet.checkpoint.loading import Checkpoint, open_checkpoint
+from embedfleet.checkpoint.sources import HubOptions, resolve
+
+__all__ = ["Checkpoint", "HubOptions", "ModelConfig", "open_checkpoint", "resolve"]

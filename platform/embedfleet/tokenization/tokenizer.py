@@ -33,6 +33,7 @@ class Tokenizer:
     Attributes:
         digest: SHA-256 of the file, in hexadecimal.
         vocab_size: Highest id plus one, special tokens included.
+        highest_ordinary_id: Highest id that text of a user can become.
         final_token_id: What the file's post-processor appends to a text; None if nothing.
         special_tokens: Id of every added token by its spelling.
         special_ids: The ids of those: no text of a user ever becomes one.
@@ -50,8 +51,9 @@ class Tokenizer:
         self.final_token_id = _final_token_id(document.get("post_processor"), source)
         self.cuts_like_qwen = _split_pattern(document.get("pre_tokenizer")) == QWEN_SPLIT
         self._reference = _ordinary_reference(document, source)
-        ordinary_size = max(self._reference.get_vocab(with_added_tokens=False).values()) + 1
-        self.vocab_size: int = max([ordinary_size, *(i + 1 for i in self.special_ids)])
+        ordinary_ids = self._reference.get_vocab(with_added_tokens=False).values()
+        self.highest_ordinary_id: int = max(ordinary_ids, default=-1)
+        self.vocab_size: int = max([self.highest_ordinary_id, *self.special_ids]) + 1
         self._fast = FastEncoder.for_document(document) if self.cuts_like_qwen else None
         self.backend = "quicktok" if self._fast else "tokenizers"
         self._special_pattern = _alternatives(self.special_tokens)

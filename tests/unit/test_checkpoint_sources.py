@@ -1,0 +1,97 @@
+"""From the spelling of a source to a folder, or to a sentence that says what to write instead."""
+
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from embedfleet.catalog import published
+from embedfleet.checkpoint import HubOptions, open_checkpoint, resolve
+from embedfleet.errors import CheckpointError
+from embedfleet.messages import Role
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def cached(cache: Path, name: str, commit: str) -> Path:
+    """Lay a download out as the hub's client keeps it."""
+    folder = cache / f"models--{name.replace('/', '--')}" / "snapshots" / commit
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_embedded_models_come_with_the_package(role):
+    checkpoint = open_checkpoint(resolve(f"embedded/{role}"), role)
+    assert checkpoint.weights_bytes < 4_000_000
+    assert checkpoint.load_tokenizer().special_tokens
+
+
+def test_local_folder_and_file_address(tmp_path, monkeypatch):
+    folder = tmp_path / "with space"
+    folder.mkdir()
+    address = "file://" + str(folder).replace(" ", "%20")
+    assert resolve(str(folder)) == resolve(address) == folder.resolve()
+    monkeypatch.chdir(tmp_path)
+    assert resolve("./with space") == folder.resolve()
+
+
+def test_a_pinned_download_is_found_in_the_cache(tmp_path):
+    folder = cached(tmp_path, "me/mine", COMMIT)
+    hub = HubOptions(cache_folder=tmp_path, offline=True)
+    assert resolve("me/mine", COMMIT, hub) == folder
+
+
+def test_a_published_model_has_its_revision_from_the_catalog(tmp_path):
+    name = "Qwen/Qwen3-Embedding-0.6B"
+    folder = cached(tmp_path, name, published(name).revision)
+    assert resolve(name, hub=HubOptions(tmp_path, offline=True)) == folder
+
+
+@pytest.mark.parametrize(
+    ("source", "revision", "why"),
+    [
+        ("embedded/nothing", "", "embedded/embedder, embedded/reranker"),
+        ("embedded/embedder", COMMIT, "has no revisions"),
+        ("/no/such/folder", "", "is not a folder"),
+        ("./nowhere", "", "is not a folder"),
+        ("nonsense", "", "hub name such as"),
+        ("file:///no/such/folder", "", "is not a folder"),
+        ("file://host/folder", "", "file:///folder"),
+        ("file:relative", "", "file:///folder"),
+        ("me/mine", "", "revision unset"),
+        ("me/mine", "main", "revision main"),
+        ("me/mine", COMMIT[:12], "40 hexadecimal digits"),
+        ("Qwen/Qwen3-Reranker-0.6B", "", "revision unset"),  # none is pinned by the catalog
+        ("me/mine", COMMIT, "offline, so nobody was asked"),
+    ],
+)
+def test_refusals_say_what_to_write(tmp_path, source, revision, why):
+    with pytest.raises(CheckpointError) as caught:
+        resolve(source, revision, HubOptions(tmp_path, offline=True))
+    assert why in caught.value.message
+
+
+class Empty(BaseHTTPRequestHandler):
+    """A hub that has nothing."""
+
+    def do_GET(self):
+        self.send_error(404)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *args):
+        pass
+
+
+def test_a_hub_that_refuses_is_quoted(tmp_path):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Empty) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        hub = HubOptions(tmp_path, endpoint=f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(CheckpointError) as caught:
+            resolve("me/mine", COMMIT, hub)
+        server.shutdown()
+    for part in ("me/mine", COMMIT, str(tmp_path), "404", "local folder"):
+        assert part in caught.value.message
