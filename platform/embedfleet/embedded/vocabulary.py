@@ -79,7 +79,8 @@ def small(texts: Iterable[str], vocab_size: int, role: Role) -> bytes:
     Raises:
         CheckpointError: The texts yield fewer tokens, or `yes` or `no` is not one of them.
     """
-    tokenizer = tokenizers.Tokenizer.from_str(_document({}, [], role).decode())
+    untrained = json.loads(_document({}, [], Role.RERANKER)) | {"added_tokens": []}
+    tokenizer = tokenizers.Tokenizer.from_str(json.dumps(untrained))
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=1,
@@ -88,7 +89,7 @@ def small(texts: Iterable[str], vocab_size: int, role: Role) -> bytes:
     )
     tokenizer.train_from_iterator(texts, trainer)
     model = json.loads(tokenizer.to_str())["model"]
-    vocab = {token: i for token, i in model["vocab"].items() if token not in ADDED_TOKENS}
+    vocab = model["vocab"]
     if len(vocab) != vocab_size or not {"yes", "no"} <= vocab.keys():
         raise CheckpointError(
             f"The texts gave {len(vocab)} tokens, wanted {vocab_size} with `yes` and `no` among "
