@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -50,7 +51,7 @@ def _reporter(console: Console) -> Progress:
 
 
 def _load(files: Sequence[str]) -> Manifests:
-    return load_manifests(files, click.get_text_stream("stdin"))
+    return load_manifests(files, sys.stdin)
 
 
 def _choose(settings: Settings, name: str | None) -> FleetState:

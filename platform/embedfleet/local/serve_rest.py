@@ -17,6 +17,8 @@ from embedfleet.errors import InvalidManifest, Unavailable
 __all__ = ["ServeRest"]
 
 _PATH: Final = "/api/serve/applications/"
+_START_SECONDS: Final = 180.0
+"""The first configuration also starts Serve itself, which takes a while on a busy machine."""
 
 
 class ServeRest:
@@ -30,7 +32,7 @@ class ServeRest:
     def __init__(self, url: str, token: str = "") -> None:
         headers = {"x-ray-authorization": f"Bearer {token}"} if token else {}
         # A dashboard is never behind a proxy of the environment.
-        self._client = httpx.Client(base_url=url, headers=headers, timeout=30.0, trust_env=False)
+        self._client = httpx.Client(base_url=url, headers=headers, trust_env=False)
         self._url = url
 
     def __enter__(self) -> ServeRest:
@@ -44,10 +46,14 @@ class ServeRest:
         self._client.close()
 
     def _call(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        timeout_seconds: float = 30.0,
     ) -> httpx.Response:
         try:
-            response = self._client.request(method, path, json=body)
+            response = self._client.request(method, path, json=body, timeout=timeout_seconds)
         except httpx.HTTPError as error:
             raise Unavailable(
                 f"Ray's dashboard at {self._url} does not answer: {error or type(error).__name__}. "
@@ -85,7 +91,7 @@ class ServeRest:
         Raises:
             InvalidManifest: Serve refuses it; the message is Serve's own.
         """
-        response = self._call("PUT", _PATH, config)
+        response = self._call("PUT", _PATH, config, _START_SECONDS)
         if response.status_code == 400:
             raise InvalidManifest(f"Serve refuses the configuration: {response.text}")
         if response.status_code != 200:

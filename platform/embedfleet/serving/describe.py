@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from embedfleet.errors import EmbedfleetError
 from embedfleet.messages import InputType, OutputType, Provenance, Role, Truncation
 from embedfleet.runtime import ModelDescription, TokenizeRequest
 from embedfleet.serving.codec import (
     INPUT_TYPES,
+    OUTPUT_NUMBERS,
     ROLES,
     TRUNCATIONS,
     decode_text,
@@ -94,5 +96,6 @@ def encode_model(described: ModelDescription) -> wire_model.Model:
         model.native_dimension = engine.native_dimension
         model.default_dimension = settings.default_dimension or engine.native_dimension
         model.allowed_dimensions.extend(settings.allowed_dimensions)
-        model.output_types.extend(kind.value for kind in OutputType)
+        numbers: list[Any] = [OUTPUT_NUMBERS[kind] for kind in OutputType]
+        model.output_types.extend(numbers)
     return model
