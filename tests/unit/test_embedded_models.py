@@ -1,14 +1,11 @@
 """The models in the package are what their maker writes, and load as any other."""
 
 import json
-import tomllib
-from pathlib import Path
 
 import pytest
 
-from embedfleet import embedded
 from embedfleet.checkpoint import open_checkpoint, resolve
-from embedfleet.embedded.make import _config, _weights
+from embedfleet.embedded.make import config, weights
 from embedfleet.messages import EmbedItem, EmbedOptions, InputType, RerankOptions, Role
 from embedfleet.tokenization import EmbeddingTokenizer, RerankingTokenizer
 
@@ -19,11 +16,11 @@ MAX_BYTES = 3_000_000
 def test_files_are_what_the_maker_writes(role):
     """The vocabulary alone depends on the version of Python that made it."""
     checkpoint = open_checkpoint(resolve(f"embedded/{role}"), role)
-    made = _weights(role)
+    made = weights(role)
     read = dict(checkpoint.tensors())
     assert {f"model.{name}" for name in read} == made.keys()
     assert all((made[f"model.{name}"] == tensor).all() for name, tensor in read.items())
-    assert json.loads((checkpoint.folder / "config.json").read_text()) == _config()
+    assert json.loads((checkpoint.folder / "config.json").read_text()) == config()
     assert sum(file.stat().st_size for file in checkpoint.folder.iterdir()) < MAX_BYTES
 
 
@@ -40,14 +37,3 @@ def test_both_roles_tokenize():
     assert len(set(tokenizer.yes_no_ids())) == 2
     tokens = RerankingTokenizer(tokenizer, 200)("fox", ["dog"], RerankOptions(), "find")
     assert tokenizer.decode(tokens.documents[0].token_ids).startswith(" dog<|im_end|>")
-
-
-def test_the_wheel_takes_every_file_of_the_package():
-    """Data files go where the packages go: nothing in the build excludes them."""
-    root = Path(embedded.__file__).parents[3]
-    build = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
-    assert build["targets"]["wheel"] == {
-        "packages": ["platform/embedfleet", "operators/embedfleet_operator"]
-    }
-    ignored = (root / ".gitignore").read_text().split()
-    assert not {"*.safetensors", "*.json"} & set(ignored)

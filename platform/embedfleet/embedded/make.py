@@ -29,7 +29,7 @@ from embedfleet.messages import Role
 from embedfleet.prompts import RERANK_PREFIX, RERANK_SUFFIX, query_head, rerank_head
 from embedfleet.tokenization.tokenizer import FILE_NAME as TOKENIZER_FILE
 
-__all__ = ["make"]
+__all__ = ["config", "make", "weights"]
 
 NUM_ORDINARY_TOKENS: Final = 4_096
 
@@ -69,8 +69,8 @@ def make(folder: Path, role: Role) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / TOKENIZER_FILE).write_bytes(small(_texts(), NUM_ORDINARY_TOKENS, role))
-    (folder / CONFIG_FILE).write_text(json.dumps(_config(), indent=2) + "\n")
-    (folder / SINGLE_FILE).write_bytes(save(_weights(role), metadata={"format": "pt"}))
+    (folder / CONFIG_FILE).write_text(json.dumps(config(), indent=2) + "\n")
+    (folder / SINGLE_FILE).write_bytes(save(weights(role), metadata={"format": "pt"}))
 
 
 def _texts() -> Iterator[str]:
@@ -86,7 +86,8 @@ def _texts() -> Iterator[str]:
         yield pydoc.getdoc(module)
 
 
-def _config() -> Mapping[str, object]:
+def config() -> Mapping[str, object]:
+    """Return the configuration, as the reference library spells it."""
     return {
         "architectures": ["Qwen3ForCausalLM"],
         "model_type": "qwen3",
@@ -107,17 +108,17 @@ def _config() -> Mapping[str, object]:
     }
 
 
-def _weights(role: Role) -> dict[str, torch.Tensor]:
+def weights(role: Role) -> dict[str, torch.Tensor]:
     """Draw weights that keep the size of what passes through them, so that texts stay apart."""
     generator = torch.Generator().manual_seed(_SEEDS[role])
-    weights = {}
+    drawn = {}
     for name, shape in expected_tensors(SHAPE, role).items():
         if len(shape) == 1:
-            weights[f"model.{name}"] = torch.ones(shape, dtype=torch.bfloat16)
+            drawn[f"model.{name}"] = torch.ones(shape, dtype=torch.bfloat16)
             continue
-        drawn = torch.randn(shape, generator=generator) * shape[1] ** -0.5
-        weights[f"model.{name}"] = drawn.to(torch.bfloat16)
-    return weights
+        matrix = torch.randn(shape, generator=generator) * shape[1] ** -0.5
+        drawn[f"model.{name}"] = matrix.to(torch.bfloat16)
+    return drawn
 
 
 if __name__ == "__main__":
