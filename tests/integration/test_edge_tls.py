@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from certificates import Pair, pem, signed
 from edge_harness import Seen, free_port, run_edge, run_server
 
 from embedfleet.rendering.edge import CERTIFICATE_FILE, CLIENT_CA_FILE, PRIVATE_KEY_FILE
@@ -33,47 +29,12 @@ spec: {model: {source: embedded/embedder}}
 SERVER_ONLY = FLEET % ""
 BOTH_SIDES = FLEET % ", clientCaFile: /tls/ca.crt"
 
-Pair = tuple[bytes, bytes]
-
-
-def _signed(
-    name: str, by: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None
-) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(by[0].subject if by else subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.BasicConstraints(ca=by is None, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-    )
-    return builder.sign(by[1] if by else key, hashes.SHA256()), key
-
-
-def _pem(signed: tuple[x509.Certificate, ec.EllipticCurvePrivateKey]) -> Pair:
-    certificate, key = signed
-    return (
-        certificate.public_bytes(serialization.Encoding.PEM),
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        ),
-    )
-
-
-AUTHORITY = _signed("authority", None)
-STRANGER = _signed("stranger", None)
-SERVER = _pem(_signed("server", AUTHORITY))
-CLIENT = _pem(_signed("client", AUTHORITY))
-FORGED = _pem(_signed("client", STRANGER))
-ROOT = _pem(AUTHORITY)[0]
+AUTHORITY = signed("authority")
+STRANGER = signed("stranger")
+SERVER = pem(signed("server", AUTHORITY))
+CLIENT = pem(signed("client", AUTHORITY))
+FORGED = pem(signed("client", STRANGER))
+ROOT = pem(AUTHORITY)[0]
 
 
 @pytest.fixture(scope="module", params=[SERVER_ONLY, BOTH_SIDES], ids=["tls", "mtls"])

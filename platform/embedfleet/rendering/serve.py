@@ -186,11 +186,14 @@ def _resources(fleet: Fleet, model: Model) -> dict[str, Any]:
     placement = model.spec.placement
     by_name = {pool.name: pool for pool in fleet.spec.pools}
     named = placement.pools or tuple(by_name)[:1]
-    options: dict[str, Any] = {"num_cpus": placement.cpus, "num_gpus": placement.gpu_fraction or 0}
+    options: dict[str, Any] = {
+        "num_cpus": placement.cpus,
+        "num_gpus": placement.gpu_fraction or 0.0,
+    }
     if not named:
         return options
     if by_name[named[0]].has_gpus and placement.gpu_fraction is None:
-        options["num_gpus"] = 1
+        options["num_gpus"] = 1.0
     chain = dict.fromkeys([*named, *(each for name in named for each in fleet.spec.chain(name))])
     first, *others = chain
     options["label_selector"] = {POOL_LABEL: first}
