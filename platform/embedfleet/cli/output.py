@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 # Wide enough that nothing is cut where no terminal says how wide it is.
-PIPE_COLUMNS = 250
+PIPE_COLUMNS = 10_000
 # From this many texts on, work takes long enough to be watched.
 LONG_INPUT = 64
 

@@ -15,9 +15,7 @@ __all__ = ["READY_POLL_SECONDS", "Deadline", "retry_delay"]
 FIRST_BACKOFF_SECONDS = 0.1
 MAX_BACKOFF_SECONDS = 5.0
 READY_POLL_SECONDS = 0.2
-TRY_SMALLER = (
-    "Pass a larger timeout or fewer items, or use embed_stream: it bounds each request by itself."
-)
+TRY_SMALLER = "Give it a larger timeout, or send fewer items in one call."
 
 
 @dataclass(frozen=True, slots=True)

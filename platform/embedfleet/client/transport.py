@@ -21,6 +21,7 @@ from embedfleet.errors import (
     DeadlineExceeded,
     EmbedfleetError,
     InvalidRequest,
+    TooLarge,
     Unavailable,
 )
 from embedfleet.status import from_status
@@ -134,6 +135,8 @@ def translate(failure: Any, target: Target, deadline: Deadline) -> EmbedfleetErr
             f"endpoint {target.endpoint} does not answer: {error.message}. "
             "Is the fleet running there? `embedfleet status` tells."
         )
+    if status is None and isinstance(error, TooLarge):
+        return TooLarge(f"{error.message}. Send fewer or shorter items in one call.")
     return error
 
 
