@@ -54,6 +54,8 @@ def node_environment(base: Mapping[str, str], ports: LocalPorts, folder: Path) -
         **SERVE_FLAGS,
         # The interpreter that runs this also runs the replicas.
         "PATH": f"{Path(sys.executable).parent}:{base.get('PATH', '/usr/bin:/bin')}",
+        # What its processes leave behind goes with the fleet.
+        "TMPDIR": str(folder),
         "RAY_AUTH_MODE": "token",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports.fallback_http),

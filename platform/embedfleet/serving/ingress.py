@@ -75,12 +75,8 @@ def refuse(context: Any, error: EmbedfleetError) -> _Empty:
     status = to_status(error)
     context.set_code(getattr(grpc.StatusCode, error.code))
     context.set_details(status.message)
-    context.set_trailing_metadata(
-        [
-            *context.trailing_metadata(),
-            ("grpc-status-details-bin", status.SerializeToString()),
-        ]
-    )
+    # Serve keeps what is there, such as the request's id.
+    context.set_trailing_metadata([("grpc-status-details-bin", status.SerializeToString())])
     return EMPTY
 
 

@@ -86,8 +86,8 @@ class _ModelReplica(Ingress):
             Role.RERANKER: "RerankingService.Rerank",
         }[arguments.role]
         return WrongRole(
-            f"model {arguments.name!r} is a {arguments.role.value}, not a {asked.value}. "
-            f"Call {call}, or name a {asked.value}: ModelService.ListModels shows all.",
+            f"model {arguments.name!r} is served as {arguments.role.value}, not as {asked.value}. "
+            f"Call {call}, or name another model: ModelService.ListModels shows all.",
             field="model",
         )
 
