@@ -335,6 +335,50 @@ def test_a_missing_file_is_named(tmp_path, name):
     assert str(folder / name) in refused(folder)
 
 
+# ---- files beside the weights
+
+
+def with_modules(folder: Path, types, pooling) -> Path:
+    write(folder, weights())
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    modules = [
+        {"type": f"some.package.{kind}", "path": "1_Pooling" if kind == "Pooling" else ""}
+        for kind in types
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    return folder
+
+
+PUBLISHED_MODULES = ("Transformer", "Pooling", "Normalize")
+LAST_TOKEN = {"pooling_mode_mean_tokens": False, "pooling_mode_lasttoken": True}
+
+
+@pytest.mark.parametrize("pooling", [LAST_TOKEN, {"pooling_mode": "lasttoken"}])
+def test_the_published_modules_are_known(tmp_path, pooling):
+    assert open_checkpoint(with_modules(tmp_path, PUBLISHED_MODULES, pooling), Role.EMBEDDER)
+
+
+@pytest.mark.parametrize(
+    ("types", "pooling", "expected"),
+    [
+        (("Transformer", "Pooling", "Dense"), LAST_TOKEN, "some.package.Dense is not implemented"),
+        (PUBLISHED_MODULES, {"pooling_mode": "mean"}, "pooling is mean"),
+        (PUBLISHED_MODULES, {"pooling_mode_mean_tokens": True}, "pooling is mean_tokens"),
+        (PUBLISHED_MODULES, LAST_TOKEN | {"pooling_mode_cls_token": True}, "lasttoken, cls_token"),
+        (PUBLISHED_MODULES, {}, "pooling is unset"),
+    ],
+)
+def test_other_modules_are_never_passed_over(tmp_path, types, pooling, expected):
+    assert expected in refused(with_modules(tmp_path, types, pooling))
+
+
+def test_an_adapter_is_never_passed_over(tmp_path):
+    folder = write(tmp_path, weights())
+    (folder / "adapter_config.json").write_text("{}")
+    assert "adapters are not applied" in refused(folder)
+
+
 # ---- the configuration
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from embedfleet.checkpoint.companions import check_companions
 from embedfleet.checkpoint.config import ModelConfig, read_config
 from embedfleet.checkpoint.layout import EMBEDDING, LM_HEAD, canonical_name, expected_tensors
 from embedfleet.checkpoint.shards import StoredTensor, stored_tensors
@@ -122,6 +123,7 @@ def open_checkpoint(folder: Path, role: Role) -> Checkpoint:
     Raises:
         CheckpointError: Something is missing, unexpected, damaged or of another model.
     """
+    check_companions(folder, role)
     config = read_config(folder)
     stored = stored_tensors(folder)
     tokenizer_file = folder / TOKENIZER_FILE
