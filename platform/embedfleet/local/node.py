@@ -58,6 +58,8 @@ def node_environment(base: Mapping[str, str], ports: LocalPorts, folder: Path) -
         "TMPDIR": str(folder),
         "RAY_AUTH_MODE": "token",
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Idle workers, one a core, would compete with the replicas that are starting.
+        "RAY_prestart_worker_first_driver": "0",
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports.fallback_http),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports.fallback_grpc),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports.haproxy_metrics),
@@ -82,6 +84,9 @@ def start_node(
     command = [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
         "--disable-usage-stats",
+        # No nodes to scale and no driver to show logs to: two processes less.
+        "--no-monitor",
+        "--include-log-monitor=false",
         "--node-ip-address=127.0.0.1",
         f"--num-cpus={num_cpus}",
         f"--temp-dir={folder / 'ray'}",

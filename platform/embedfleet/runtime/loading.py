@@ -1,21 +1,26 @@
-"""From a replica's arguments to a model that is loaded, warm and knows its contract."""
+"""From a replica's arguments to a model that is loaded, warm and knows its contract.
+
+What loads tensors is imported when a model is loaded: building an application imports this module
+too, in a process of its own, and must not wait for a tensor library that it never uses.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from embedfleet.batching.packing import pack
-from embedfleet.checkpoint import Checkpoint, open_checkpoint, resolve
 from embedfleet.engine.base import Engine
 from embedfleet.engine.echo import EchoEngine
-from embedfleet.engine.torch.engine import load_engine
-from embedfleet.engine.torch.options import EngineOptions
 from embedfleet.messages import Role
 from embedfleet.rendering.replica import ReplicaArguments
 from embedfleet.resources.contract import Contract, contract_hash, contract_of
 from embedfleet.tokenization import Tokenizer
+
+if TYPE_CHECKING:
+    from embedfleet.checkpoint import Checkpoint
 
 __all__ = ["LoadedModel", "load_model"]
 
@@ -43,6 +48,8 @@ def load_model(arguments: ReplicaArguments, num_threads: int) -> LoadedModel:
         CheckpointError: Its files are not what they should be.
         InvalidRequest: The arguments ask for what the device or the model cannot do.
     """
+    from embedfleet.checkpoint import open_checkpoint, resolve
+
     folder = resolve(arguments.source, arguments.revision)
     checkpoint = open_checkpoint(folder, arguments.role)
     tokenizer = checkpoint.load_tokenizer()
@@ -71,6 +78,10 @@ def _load_engine(
     if arguments.backend == "echo":
         longest = arguments.max_tokens or checkpoint.config.max_tokens
         return EchoEngine(arguments.role, checkpoint.config.hidden_size, longest)
+
+    from embedfleet.engine.torch.engine import load_engine
+    from embedfleet.engine.torch.options import EngineOptions
+
     return load_engine(
         arguments.role,
         checkpoint.config,
