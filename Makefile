@@ -29,7 +29,7 @@ demo: setup ## Start a fleet, index a corpus, search it through gRPC, stop
 	@$(BIN)/embedfleet demo
 
 up: setup ## Start the demo's fleet and leave it running
-	@$(BIN)/embedfleet up --detach -f tests/e2e/demo
+	@$(BIN)/embedfleet up --detach -f platform/embedfleet/embedded/fleet.yaml
 
 down: setup ## Stop it
 	@$(BIN)/embedfleet down
