@@ -146,6 +146,12 @@ def test_single_texts_take_the_same_path(tokenizer, reference):
         )
 
 
+def test_batches_of_one_path_only_and_of_none(tokenizer, reference):
+    for texts in ([], ["a"], ["a", "b"], ["\u1df6"], ["a", "\u1df6"], ["\u1df6", "b", "\u1df6"]):
+        expected = reference.encode_batch_fast(texts, add_special_tokens=False)
+        assert [ids.tolist() for ids in tokenizer.encode_batch(texts)] == [e.ids for e in expected]
+
+
 def test_older_marks_stay_on_the_fast_path():
     fast = FastEncoder()
     common = "naïve café, Ελλάδα, Москва, हिन्दी, ไทย, עברית, العربية, 한국어, 中文, 日本語, 🚀👍🏽"

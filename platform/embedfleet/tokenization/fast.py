@@ -75,6 +75,8 @@ class FastEncoder:
 
     def encode_batch(self, texts: Sequence[str]) -> list[npt.NDArray[np.int64]]:
         """Encode texts for which the encoder is exact, each to its own (n,) ids."""
+        if not texts:
+            return []
         if len(texts) == 1 and len(texts[0]) < _SHORT_CHARACTERS:
             return [np.array(self._encoding.encode_ordinary(texts[0]), np.int64)]
         ids, offsets = self._encoding.encode_batch(texts, 1)
