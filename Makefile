@@ -6,7 +6,7 @@ UV := $(shell command -v uv || echo .cache/uv/bin/uv)
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
-.PHONY: help setup demo up down check test lint types layers unit integration protos lock clean
+.PHONY: help setup demo up down check test lint types layers unit integration bench protos lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -52,6 +52,13 @@ unit: setup ## Fast tests of pure code
 
 test: check ## Everything
 	$(PYTEST) tests/parity tests/integration tests/e2e
+
+BENCHMARKS := roof throughput rerank tax front latency interference memory
+
+bench: $(BENCHMARKS:%=bench-%) ## Every measure, one after the other: about an hour and a half
+
+bench-%: setup ## One of them, such as bench-throughput
+	@$(BIN)/python tests/benchmarks/$*.py $(ARGS)
 
 protos: setup ## Regenerate the gRPC stubs
 	$(BIN)/python protos/generate.py
