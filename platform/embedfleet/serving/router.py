@@ -25,7 +25,7 @@ from embedfleet.errors import EmbedfleetError, InvalidRequest, ModelNotFound, Un
 from embedfleet.rendering.replica import RoutedModel, RouterSettings
 from embedfleet.serving.codec import ROLES, decode_text, item_error
 from embedfleet.serving.ingress import Call, Ingress, StreamHandler, UnaryHandler, pump
-from embedfleet.serving.services import SERVICES
+from embedfleet.serving.services import SERVICES, Malformed
 from embedfleet.status import from_status
 from embedfleet.wire import embedding_pb2 as wire_embedding
 from embedfleet.wire import model_pb2 as wire_model
@@ -51,6 +51,7 @@ class Router(Ingress):
             wire_model.GetModelRequest: self._get_model,
             wire_model.ListModelsRequest: self._list_models,
             health_pb2.HealthCheckRequest: self._check,
+            health_pb2.HealthListRequest: self._list_health,
         }
         streams: dict[type[Message], StreamHandler] = {
             wire_embedding.EmbedStreamRequest: self._forward_stream,
@@ -149,30 +150,43 @@ class Router(Ingress):
 
     async def _check(self, request: Any, call: Call) -> health_pb2.HealthCheckResponse:
         """Tell a service's or a model's health; the empty name means the fleet."""
-        status = health_pb2.HealthCheckResponse
         if not request.service or request.service in SERVICES:
-            return status(status=status.SERVING)
+            return _health(True)
         model = self._by_name.get(request.service)
         if model is None:
             raise ModelNotFound(
-                f"service is {request.service!r}, which is neither a service nor a model here.",
+                f"service is {request.service!r}, which is neither a service nor a model here. "
+                "Health.List names all of them.",
                 field="service",
             )
-        running = await _has_running_replica(model.application)
-        return status(status=status.SERVING if running else status.NOT_SERVING)
+        return _health(await _has_running_replica(model.application))
+
+    async def _list_health(self, request: Any, call: Call) -> health_pb2.HealthListResponse:
+        models = self._settings.models
+        running = await asyncio.gather(*(_has_running_replica(m.application) for m in models))
+        statuses = {name: _health(True) for name in ("", *SERVICES)}
+        statuses |= {m.name: _health(up) for m, up in zip(models, running, strict=True)}
+        return health_pb2.HealthListResponse(statuses=statuses)
 
     async def Watch(self, request: Any, grpc_context: Any) -> AsyncGenerator[Any, None]:
-        """Send a health status now and at every change, until the caller leaves."""
+        """Send a health status now and at every change, until the caller leaves.
+
+        As grpc/health/v1/health.proto wants it, a name that is not known yet is a status too.
+        """
+        if isinstance(request, Malformed):
+            yield await self._answer(request, grpc_context)
+            return
         last: Any = None
         while True:
-            answer = await self._answer(request, grpc_context)
-            if isinstance(answer, health_pb2.HealthCheckResponse) and answer.status == last:
-                await asyncio.sleep(HEALTH_WATCH_SECONDS)
-                continue
-            yield answer
-            if not isinstance(answer, health_pb2.HealthCheckResponse):
-                return
-            last = answer.status
+            try:
+                health = await self._check(request, Call.of(grpc_context))
+            except ModelNotFound:
+                unknown = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+                health = health_pb2.HealthCheckResponse(status=unknown)
+            if health.status != last:
+                last = health.status
+                yield health
+            await asyncio.sleep(HEALTH_WATCH_SECONDS)
 
 
 class _Raw:
@@ -192,6 +206,11 @@ def _stream_error(request: Any, error: EmbedfleetError) -> Any:
         return wire_reranking.RerankStreamResponse(id=request.id, error=item_error(error))
     ids = [wire_embedding.Embedding(id=item.id) for item in request.items]
     return wire_embedding.EmbedStreamResponse(embeddings=ids, error=item_error(error))
+
+
+def _health(running: bool) -> health_pb2.HealthCheckResponse:
+    status = health_pb2.HealthCheckResponse
+    return status(status=status.SERVING if running else status.NOT_SERVING)
 
 
 async def _has_running_replica(application: str) -> bool:

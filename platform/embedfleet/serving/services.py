@@ -85,6 +85,7 @@ SERVICES: Final[Mapping[str, Mapping[str, Rpc]]] = {
     },
     "grpc.health.v1.Health": {
         "Check": Rpc(health_pb2.HealthCheckRequest),
+        "List": Rpc(health_pb2.HealthListRequest),
         "Watch": Rpc(health_pb2.HealthCheckRequest, server_stream=True),
     },
     "inference.GRPCInferenceService": {
