@@ -1,0 +1,71 @@
+"""Programs that tests call and Go builds: pinned under tests/tools, kept outside the checkout.
+
+Usage: python tests/go_tools.py    builds what is missing, once for each pinned version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+MODULES: Final = Path(__file__).parent / "tools"
+CACHE: Final = Path.home() / ".cache" / "embedfleet-test-tools"
+
+PACKAGES: Final[Mapping[str, str]] = {
+    "grpcurl": "github.com/fullstorydev/grpcurl/cmd/grpcurl",
+}
+"""Package of each program; the module that pins it lies in the folder of the program's name."""
+
+
+def tool(name: str) -> Path:
+    """Say where a program lies once it is built: another pin, another folder."""
+    files = (MODULES / name / part for part in ("go.mod", "go.sum"))
+    pinned = hashlib.sha256(b"".join(path.read_bytes() for path in files))
+    return CACHE / pinned.hexdigest()[:16] / name
+
+
+def build(name: str) -> None:
+    """Build one program; a build that is cut short leaves nothing under its name."""
+    path = tool(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{name}.{os.getpid()}")
+    subprocess.run(
+        ["go", "build", "-trimpath", "-ldflags=-s -w", "-o", fresh, PACKAGES[name]],
+        cwd=MODULES / name,
+        env={**os.environ, "CGO_ENABLED": "0"},  # noqa: TID251
+        check=True,
+    )
+    fresh.replace(path)
+
+
+def missing_go() -> str:
+    """Say why nothing can be built here; empty where it can."""
+    if shutil.which("go") is None:
+        return "go is not on the PATH"
+    told = subprocess.run(["go", "env", "GOVERSION"], capture_output=True, text=True, check=False)
+    version = re.match(r"go(\d+)\.(\d+)", told.stdout)
+    if version is None or tuple(map(int, version.groups())) < (1, 25):
+        return f"go is {told.stdout.strip()}; 1.25 or newer is needed"
+    return ""
+
+
+def main() -> None:
+    wanted = [name for name in PACKAGES if not tool(name).exists()]
+    if wanted and (reason := missing_go()):
+        sys.stdout.write(f"Tests that call {', '.join(wanted)} will be skipped: {reason}.\n")
+        return
+    for name in wanted:
+        sys.stdout.write(f"Building {name}, once: a minute or two ...\n")
+        sys.stdout.flush()
+        build(name)
+
+
+if __name__ == "__main__":
+    main()
