@@ -6,15 +6,17 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 
 import pytest
+from fleet_calls import Caller
 
 from embedfleet.config import Settings
 from embedfleet.local.fleet import Up, bring_up, take_down
 from embedfleet.local.state import FleetState
 from embedfleet.resources import load_manifests
+
+MANIFESTS = Path(__file__).with_name("fleet.yaml")
 
 
 @pytest.fixture(scope="session")
@@ -26,10 +28,15 @@ def home() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def fleet(home: Path) -> Iterator[FleetState]:
-    """The demo's fleet: one embedder, one reranker."""
-    with resources.as_file(resources.files("embedfleet.embedded") / "fleet.yaml") as path:
-        manifests = load_manifests([path])
+    """One embedder, one reranker, for every test that leaves them as they are."""
     settings = replace(Settings.load(), home=home)
-    state = bring_up(manifests, Up(home, settings.environment, port=0), lambda line: None)
+    how = Up(home, settings.environment, port=0, num_cpus=2)
+    state = bring_up(load_manifests([MANIFESTS]), how, lambda line: None)
     yield state
     take_down(state, home)
+
+
+@pytest.fixture
+def caller(fleet: FleetState) -> Iterator[Caller]:
+    with Caller(fleet.endpoint) as connected:
+        yield connected
