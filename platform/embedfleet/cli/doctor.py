@@ -28,8 +28,8 @@ from embedfleet.cli.findings import (
 )
 from embedfleet.cli.output import format_option, print_table, write_json_line
 from embedfleet.config import Settings
-from embedfleet.local.node import SERVE_FLAGS
 from embedfleet.local.state import list_states
+from embedfleet.rendering.flags import SERVE_FLAGS
 from embedfleet.resources.fleet import Grpc
 
 __all__ = ["doctor"]

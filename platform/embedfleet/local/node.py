@@ -20,22 +20,11 @@ import psutil
 
 from embedfleet.errors import Unavailable
 from embedfleet.local.ports import REPLICA_BLOCK, LocalPorts
+from embedfleet.rendering.flags import SERVE_FLAGS
 
-__all__ = ["MARK", "SERVE_FLAGS", "node_environment", "processes_of", "start_node", "stop_all"]
+__all__ = ["MARK", "node_environment", "processes_of", "start_node", "stop_all"]
 
 MARK: Final = "EMBEDFLEET_FLEET_ID"
-
-SERVE_FLAGS: Final[Mapping[str, str]] = {
-    # HAProxy instead of Serve's Python proxy, replicas with gRPC servers of their own.
-    "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-    # A batch of 1,024 vectors is larger than the 4 MiB that hops between deployments allow.
-    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),
-    # How soon load is seen by autoscaling.
-    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
-    # Old HAProxy workers let go of long-lived connections after a reload.
-    "RAY_SERVE_HAPROXY_CLOSE_SPREAD_TIME_S": "5",
-}
 
 _STOP_SECONDS: Final = 15.0
 

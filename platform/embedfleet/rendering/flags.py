@@ -1,0 +1,24 @@
+"""What Serve's processes must find in their environment, on a laptop as in a pod.
+
+Serve reads these as constants when it is imported, in every Ray process, so they go to the head and
+to every worker alike (ray 2.60, serve/_private/constants.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+__all__ = ["SERVE_FLAGS"]
+
+SERVE_FLAGS: Final[Mapping[str, str]] = {
+    # HAProxy instead of Serve's Python proxy, replicas with gRPC servers of their own.
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # A batch of 1,024 vectors is larger than the 4 MiB that hops between deployments allow.
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),
+    # How soon load is seen by autoscaling.
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
+    # Old HAProxy workers let go of long-lived connections after a reload.
+    "RAY_SERVE_HAPROXY_CLOSE_SPREAD_TIME_S": "5",
+}
