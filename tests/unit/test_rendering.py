@@ -27,7 +27,7 @@ from embedfleet.rendering.serve import GRPC_SERVICER_FUNCTIONS, ServePorts, rend
 from embedfleet.resources import Manifests, load_manifests, parse_manifests
 
 GOLDEN = Path(__file__).parent / "golden"
-CASES = sorted(folder.name for folder in GOLDEN.iterdir() if folder.is_dir())
+CASES = sorted(path.parent.name for path in GOLDEN.glob("*/fleet.yaml"))
 PORTS = EdgePorts(serve_grpc=19000, listen_host="127.0.0.1")
 
 

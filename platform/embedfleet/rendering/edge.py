@@ -46,6 +46,20 @@ ADMIN_SOCKET: Final = "admin.sock"
 METRICS_SOCKET: Final = "metrics.sock"
 
 
+# Answers with an address for each node are larger than plain DNS allows.
+_RESOLVERS: Final = """\
+resolvers dns
+    parse-resolv-conf
+    accepted_payload_size 8192
+    hold valid 1s
+
+"""
+_METRICS_PORT: Final = """\
+    bind :{}
+    http-request return status 200 content-type text/plain string "ok" if {{ path /healthz }}
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class EdgePorts:
     """Where the edge listens and what is behind it.
@@ -56,6 +70,9 @@ class EdgePorts:
         serve_host: Where Serve's proxy is.
         serve_grpc: Its gRPC port.
         num_threads: Threads of the edge. Two carry more than one machine's engines answer.
+        serve_slots: 0 where `serve_host` is one address, known at start. Above 0 it is a full
+            name, looked up in DNS all the time, that stands for up to so many proxies or none yet.
+        metrics: Port of `/metrics` and `/healthz` for other machines; None for the socket alone.
     """
 
     serve_grpc: int
@@ -63,6 +80,8 @@ class EdgePorts:
     listen: int | None = None
     listen_host: str = ""
     num_threads: int = 2
+    serve_slots: int = 0
+    metrics: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +119,9 @@ def render_edge(
         haproxy_cfg=Template(_template()).substitute(
             num_threads=ports.num_threads,
             bind=f"{listen} {_transport(spec.tls)}",
-            server=f"{ports.serve_host}:{ports.serve_grpc}",
+            server=_server(ports),
+            resolvers=_RESOLVERS if ports.serve_slots else "",
+            metrics_port=_METRICS_PORT.format(ports.metrics) if ports.metrics else "",
             max_message_bytes=spec.grpc.max_message_bytes,
             map_file=MAP_FILE,
             router=ROUTER,
@@ -109,6 +130,14 @@ def render_edge(
         ),
         apps_map="".join(f"{name} {app}\n" for name, app in sorted(pairs.items())),
     )
+
+
+def _server(ports: EdgePorts) -> str:
+    address = f"{ports.serve_host}:{ports.serve_grpc}"
+    if not ports.serve_slots:
+        return f"server serve {address}"
+    # It starts before the name exists, and answers UNAVAILABLE until it does.
+    return f"server-template serve {ports.serve_slots} {address} resolvers dns init-addr none"
 
 
 def _transport(tls: Tls | None) -> str:
