@@ -50,8 +50,11 @@ layers: setup ## The architecture, checked
 unit: setup ## Fast tests of pure code
 	$(PYTEST) -q tests/unit tests/contract
 
-test: check ## Everything
+test: check tools ## Everything
 	$(PYTEST) tests/parity tests/integration tests/e2e
+
+tools: setup ## Build the programs that tests call, where there is Go: once, a minute or two
+	@$(BIN)/python tests/go_tools.py
 
 BENCHMARKS := roof throughput rerank tax front latency interference memory
 
