@@ -6,7 +6,7 @@ UV := $(shell command -v uv || echo .cache/uv/bin/uv)
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
-.PHONY: help setup demo up down check test lint types layers unit integration bench protos lock clean
+.PHONY: help setup demo up down check test lint types layers unit integration bench protos tools lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
