@@ -1,0 +1,113 @@
+"""What every manifest of a fleet shares: its head, its labels, quantities and text.
+
+Values are written as the API server and KubeRay write them back, defaults and canonical quantities
+included: what was applied and what is read later then differ only where somebody changed it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import yaml
+
+from embedfleet.resources.fleet import Fleet
+
+__all__ = [
+    "COMPONENT_LABEL",
+    "EDGE",
+    "FLEET_LABEL",
+    "RAY",
+    "RESTRICTED_CONTAINER",
+    "RESTRICTED_POD",
+    "Manifest",
+    "cores",
+    "manifest",
+    "memory_gib",
+    "namespace_of",
+    "pod_labels",
+    "port",
+    "to_yaml",
+]
+
+Manifest = dict[str, Any]
+
+FLEET_LABEL: Final = "embedfleet.io/fleet"
+COMPONENT_LABEL: Final = "embedfleet.io/component"
+EDGE: Final = "edge"
+RAY: Final = "ray"
+
+RESTRICTED_POD: Final[dict[str, Any]] = {
+    "runAsNonRoot": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+"""With `RESTRICTED_CONTAINER`, what the Pod Security standard `restricted` asks for."""
+
+RESTRICTED_CONTAINER: Final[dict[str, Any]] = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+def namespace_of(fleet: Fleet) -> str:
+    """Give the namespace of everything that belongs to a fleet."""
+    return fleet.metadata.namespace or "default"
+
+
+def pod_labels(fleet: Fleet, component: str) -> dict[str, str]:
+    """Label a fleet's pods; also what selects them."""
+    return {FLEET_LABEL: fleet.name, COMPONENT_LABEL: component}
+
+
+def manifest(api: str, fleet: Fleet, component: str, name: str, spec: dict[str, Any]) -> Manifest:
+    """Build a manifest from `api`, such as `apps/v1/Deployment`, and its spec."""
+    api_version, _, kind = api.rpartition("/")
+    return {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {
+            "name": name,
+            "namespace": namespace_of(fleet),
+            "labels": {
+                "app.kubernetes.io/name": "embedfleet",
+                "app.kubernetes.io/instance": fleet.name,
+                "app.kubernetes.io/managed-by": "embedfleet-operator",
+                **pod_labels(fleet, component),
+            },
+        },
+        "spec": spec,
+    }
+
+
+def port(name: str, number: int) -> dict[str, Any]:
+    """Name a container's port."""
+    return {"name": name, "containerPort": number, "protocol": "TCP"}
+
+
+def cores(count: int) -> str:
+    """Write CPU cores as Kubernetes writes them back: 2000 is `2k`."""
+    return f"{count // 1000}k" if count % 1000 == 0 else str(count)
+
+
+def memory_gib(count: int) -> str:
+    """Write GiB as Kubernetes writes them back: 2048 is `2Ti`."""
+    return f"{count // 1024}Ti" if count % 1024 == 0 else f"{count}Gi"
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        """Write values that stand in several places out in each."""
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+    # Files inside a manifest are read by people line by line.
+    style = "|" if "\n" in value else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def to_yaml(manifests: tuple[Manifest, ...]) -> str:
+    """Write manifests as one YAML stream with sorted keys: equal values, equal bytes."""
+    return yaml.dump_all(manifests, Dumper=_Dumper, sort_keys=True, allow_unicode=True, width=100)

@@ -1,0 +1,140 @@
+"""A fleet's cluster as KubeRay's RayService: Serve's configuration, a head, a worker group a pool.
+
+KubeRay compares all of `rayClusterConfig` but the bounds and tolerations of its groups, and builds
+a second cluster when anything differs, so nothing here may move without a cause (KubeRay 1.6,
+controllers/ray/utils/util.go:GenerateHashWithoutReplicasAndWorkersToDelete).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+from embedfleet.rendering.names import Model
+from embedfleet.rendering.serve import POOL_LABEL, ServeConfig, render_serve, to_yaml
+from embedfleet.resources.embedder import Embedder
+from embedfleet.resources.fleet import Fleet, FleetSpec, Pool
+from embedfleet.resources.reranker import Reranker
+from embedfleet_operator.rendering.manifests import (
+    RAY,
+    RESTRICTED_CONTAINER,
+    Manifest,
+    manifest,
+    namespace_of,
+)
+from embedfleet_operator.rendering.ray_pods import SERVE_PORTS, head_template, worker_template
+from embedfleet_operator.rendering.target import Target
+
+__all__ = ["API", "rayservice", "serve_service_host"]
+
+API: Final = "ray.io/v1/RayService"
+
+_AUTOSCALER_RESOURCES: Final = {"cpu": "500m", "memory": "512Mi"}
+_IDLE_SECONDS: Final = 60
+_HIGHEST_PRIORITY: Final = 100
+
+
+def rayservice(fleet: Fleet, models: Sequence[Model], target: Target) -> Manifest:
+    """Build the RayService of a fleet."""
+    embedders = [each for each in models if isinstance(each, Embedder)]
+    rerankers = [each for each in models if isinstance(each, Reranker)]
+    config = render_serve(fleet, embedders, rerankers, SERVE_PORTS)
+    spec = {
+        "serveConfigV2": to_yaml(config),
+        "upgradeStrategy": {"type": "NewCluster"},
+        "serveService": _serve_service(),
+        "rayClusterConfig": {
+            "rayVersion": fleet.spec.ray_version,
+            "enableInTreeAutoscaling": True,
+            "autoscalerOptions": _autoscaler(),
+            "headGroupSpec": {
+                "rayStartParams": {"dashboard-host": "0.0.0.0", "num-cpus": "0"},
+                "template": head_template(fleet, target, _options_hash(config)),
+            },
+            "workerGroupSpecs": [
+                _group(fleet, target, pool, index) for index, pool in enumerate(fleet.spec.pools)
+            ],
+            **_shared_state(fleet.spec),
+        },
+    }
+    return manifest(API, fleet, RAY, fleet.name, spec)
+
+
+def serve_service_host(fleet: Fleet, target: Target) -> str:
+    """Give the full name behind which the active cluster's proxies are found."""
+    return f"{fleet.name}-serve-svc.{namespace_of(fleet)}.svc.{target.cluster_domain}"
+
+
+def _serve_service() -> dict[str, Any]:
+    """Ask for a Service without an address of its own, so that the edge sees every proxy."""
+    ports = (
+        ("serve", SERVE_PORTS.http, "http"),
+        ("serve-grpc", SERVE_PORTS.grpc, "kubernetes.io/h2c"),
+    )
+    return {
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": "None",
+            "ports": [
+                {
+                    "name": name,
+                    "port": number,
+                    "targetPort": number,
+                    "protocol": "TCP",
+                    "appProtocol": protocol,
+                }
+                for name, number, protocol in ports
+            ],
+        }
+    }
+
+
+def _autoscaler() -> dict[str, Any]:
+    return {
+        "version": "v2",
+        "idleTimeoutSeconds": _IDLE_SECONDS,
+        "imagePullPolicy": "IfNotPresent",
+        "resources": {"limits": _AUTOSCALER_RESOURCES, "requests": _AUTOSCALER_RESOURCES},
+        "securityContext": RESTRICTED_CONTAINER,
+    }
+
+
+def _group(fleet: Fleet, target: Target, pool: Pool, index: int) -> dict[str, Any]:
+    group = {
+        "groupName": pool.name,
+        # Where it starts; from then on it is the autoscaler's.
+        "replicas": pool.min_nodes,
+        "minReplicas": pool.min_nodes,
+        "maxReplicas": pool.max_nodes,
+        "numOfHosts": 1,
+        "labels": {POOL_LABEL: pool.name},
+        "rayStartParams": {},
+        "template": worker_template(fleet, target, pool),
+    }
+    if target.kuberay.worker_group_priority:
+        # By place, not by count: a pool added at the end changes none before it.
+        group["priority"] = _HIGHEST_PRIORITY - index
+    return group
+
+
+def _shared_state(spec: FleetSpec) -> dict[str, Any]:
+    state: dict[str, Any] = {}
+    if spec.auth is not None:
+        state["authOptions"] = {"mode": "token", "secretName": spec.auth.token_secret_name}
+    gcs = spec.gcs_fault_tolerance
+    if gcs is not None:
+        # KubeRay keeps clusters apart in Redis by their uid, and during an upgrade two are alive.
+        state["gcsFaultToleranceOptions"] = {"redisAddress": gcs.redis_address}
+        if gcs.password_secret_name is not None:
+            reference = {"name": gcs.password_secret_name, "key": "password"}
+            state["gcsFaultToleranceOptions"]["redisPassword"] = {
+                "valueFrom": {"secretKeyRef": reference}
+            }
+    return state
+
+
+def _options_hash(config: ServeConfig) -> str:
+    options = {key: value for key, value in config.items() if key != "applications"}
+    return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]
