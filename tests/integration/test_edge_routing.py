@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 import pytest
 from edge_harness import OPTIONS, Seen, free_port, run_edge, run_server, wait_until
+from raw_http2 import DATA, END_STREAM, HEADERS, PREFACE, SETTINGS, frame, opening
 
 from embedfleet.rendering.edge import MAP_FILE
 from embedfleet.v1 import embedding_pb2, model_pb2, reranking_pb2
@@ -225,33 +226,6 @@ def test_stream_may_open_long_before_its_first_message(
     assert list(answers) == []
 
 
-# HTTP/2 by hand (RFC 9113, RFC 7541 literals without indexing): what no gRPC client would send.
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _SETTINGS = 0, 1, 4
-_END_STREAM, _END_HEADERS, _ACK = 1, 4, 1
-
-
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return (
-        struct.pack(">I", len(payload))[1:]
-        + bytes([kind, flags])
-        + struct.pack(">I", stream)
-        + payload
-    )
-
-
-def _literal(name: bytes, value: bytes) -> bytes:
-    return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
-
-
-def _request_headers(path: str) -> bytes:
-    pairs = {
-        b":method": b"POST", b":scheme": b"http", b":path": path.encode(), b":authority": b"edge",
-        b"content-type": b"application/grpc", b"te": b"trailers",
-    }  # fmt: skip
-    return b"".join(_literal(name, value) for name, value in pairs.items())
-
-
 def test_name_that_arrives_in_pieces_is_never_taken_for_a_shorter_one(edge: Edge) -> None:
     # "docs-small" cut after "docs" must not reach emb-docs: whole name or router.
     body = embed("docs-small", "a").SerializeToString()
@@ -259,12 +233,10 @@ def test_name_that_arrives_in_pieces_is_never_taken_for_a_shorter_one(edge: Edge
     cut = 5 + 2 + len("docs")
     before = len(edge.seen.metadata)
     with socket.create_connection(("127.0.0.1", edge.port)) as client:
-        client.sendall(_PREFACE + _frame(_SETTINGS, 0, 0, b""))
-        client.sendall(_frame(_SETTINGS, _ACK, 0, b""))
-        client.sendall(_frame(_HEADERS, _END_HEADERS, 1, _request_headers(EMBED)))
-        client.sendall(_frame(_DATA, 0, 1, framed[:cut]))
+        client.sendall(opening(EMBED))
+        client.sendall(frame(DATA, 0, 1, framed[:cut]))
         time.sleep(0.3)
-        client.sendall(_frame(_DATA, _END_STREAM, 1, framed[cut:]))
+        client.sendall(frame(DATA, END_STREAM, 1, framed[cut:]))
         wait_until(lambda: len(edge.seen.metadata) > before, "request did not arrive")
     assert edge.seen.metadata[-1]["application"] in {"emb-docs-small", "router"}
 
@@ -276,8 +248,8 @@ def test_name_that_arrives_in_pieces_is_never_taken_for_a_shorter_one(edge: Edge
         b"POST /a HTTP/1.1\r\nHost: e\r\nContent-Length: 5\r\n\r\nabcde",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 200,
         b"\x00" * 1000,
-        _PREFACE + b"\xff" * 1000,
-        _PREFACE + _frame(_SETTINGS, 0, 0, b"") + _frame(_HEADERS, 5, 1, b"\x80\x80\x80"),
+        PREFACE + b"\xff" * 1000,
+        PREFACE + frame(SETTINGS, 0, 0, b"") + frame(HEADERS, 5, 1, b"\x80\x80\x80"),
         b"",
     ],
     ids=["http1-get", "http1-post", "tls-hello", "zeros", "bad-frames", "bad-headers", "nothing"],
