@@ -6,8 +6,8 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
-import jsonschema
 import pytest
+from jsonschema import Draft202012Validator
 from operator_cases import CASES, TARGET, given, kuberay_crd, kuberay_spec_schema, only
 
 from embedfleet_operator.rendering import KubeRayFeatures, render
@@ -55,7 +55,8 @@ def defaulted(value: Any, schema: Schema) -> Any:
 def test_kuberay_knows_every_field_and_takes_every_value(case: str) -> None:
     schema = kuberay_spec_schema()
     assert list(unknown(spec_of(case), schema)) == []
-    jsonschema.validate(spec_of(case), schema)
+    # Not `validate`: that judges the megabyte of schema first.
+    assert list(Draft202012Validator(schema).iter_errors(spec_of(case))) == []
 
 
 @pytest.mark.parametrize("case", CASES)

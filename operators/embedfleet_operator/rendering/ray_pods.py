@@ -24,8 +24,11 @@ from embedfleet_operator.rendering.target import Target
 
 __all__ = [
     "DASHBOARD_PORT",
+    "GPU",
+    "GPU_PRODUCT_LABEL",
     "HAPROXY_METRICS_PORT",
     "METRICS_PORT",
+    "OPTIONS_ANNOTATION",
     "SERVE_PORTS",
     "head_template",
     "worker_template",
@@ -40,7 +43,7 @@ GPU: Final = "nvidia.com/gpu"
 GPU_PRODUCT_LABEL: Final = "nvidia.com/gpu.product"
 """Put on nodes by NVIDIA's feature discovery."""
 
-_OPTIONS_ANNOTATION: Final = "embedfleet.io/serve-options"
+OPTIONS_ANNOTATION: Final = "embedfleet.io/serve-options"
 
 # Names that start with `serve` reach the Service that KubeRay makes, so metrics must not.
 _NODE_PORTS: Final = (
@@ -63,7 +66,7 @@ def head_template(fleet: Fleet, target: Target, options_hash: str) -> dict[str, 
     a change makes KubeRay build a new cluster instead of being ignored by the running one.
     """
     template = _template(fleet, target, _head_resources(fleet.spec.head))
-    template["metadata"]["annotations"] = {_OPTIONS_ANNOTATION: options_hash}
+    template["metadata"]["annotations"] = {OPTIONS_ANNOTATION: options_hash}
     template["spec"]["containers"][0].update(
         {"name": "ray-head", "ports": [*_HEAD_PORTS, *_NODE_PORTS]}
     )

@@ -1,0 +1,98 @@
+"""What applying a fleet's manifests would do to what runs, before it is done.
+
+Applications are judged by the platform's own table; this adds the cluster around them and the edge
+in front. It compares live objects, which others write to as well, so it looks only at what this
+operator says and never at what the API server or KubeRay add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, Final
+
+import yaml
+
+from embedfleet.rendering.edge import CONFIG_FILE, MAP_FILE
+from embedfleet.rendering.plan import Change, Impact, Plan
+from embedfleet.rendering.plan import plan as plan_applications
+from embedfleet_operator.plan_cluster import cluster_changes
+from embedfleet_operator.rendering.manifests import Manifest
+
+__all__ = ["plan"]
+
+_EDGE_ROLLS: Final = (
+    "The edge's pods are replaced one by one; open connections drain and clients reconnect."
+)
+_PORT_MOVES: Final = "Nothing restarts, but the old port is closed: clients must call the new one."
+_EDGE_STARTS: Final = "The edge's pods start; nothing that runs is touched."
+_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def plan(
+    observed: Sequence[Manifest], desired: Sequence[Manifest], *, immutable: Collection[str] = ()
+) -> Plan:
+    """Compare the live objects of a fleet with those that are wanted.
+
+    Args:
+        observed: As the API server returns them, those of this fleet only; none before the first.
+        desired: As rendered.
+        immutable: Applications of Accepted models: their vector contract must not change.
+    """
+    before, after = _find(observed, "RayService"), _find(desired, "RayService")
+    applications = plan_applications(
+        _serve_config(before) if before else None, _serve_config(after), immutable=immutable
+    )
+    # What Serve reads only at start is in the head's pod as a hash, and judged with the cluster.
+    changes = [each for each in applications.changes if each.resource != "Cluster"]
+    if before:
+        fleet = f"Fleet/{after['metadata']['name']}"
+        changes = [
+            *cluster_changes(fleet, before["spec"], after["spec"]),
+            *_edge_changes(fleet, observed, desired),
+            *changes,
+        ]
+    touched = {change.resource for change in changes}
+    unchanged = tuple(each for each in applications.unchanged if each not in touched)
+    return Plan(tuple(changes), unchanged)
+
+
+def _find(manifests: Sequence[Manifest], kind: str) -> Manifest:
+    """Find a fleet's one object of a kind; empty if there is none."""
+    return next((each for each in manifests if each["kind"] == kind), {})
+
+
+def _serve_config(service: Manifest) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.load(service["spec"]["serveConfigV2"], Loader=_LOADER)
+    return config
+
+
+def _edge_changes(
+    fleet: str, observed: Sequence[Manifest], desired: Sequence[Manifest]
+) -> Iterator[Change]:
+    if not _find(observed, "Deployment"):
+        yield Change(fleet, "edge", None, "edge", Impact.START, _EDGE_STARTS)
+        return
+    old, new = (_find(each, "ConfigMap").get("data", {}) for each in (observed, desired))
+    rolls = Impact.ROLL_REPLICAS
+    if old.get(MAP_FILE) != new[MAP_FILE]:
+        names = (_names(old.get(MAP_FILE, "")), _names(new[MAP_FILE]))
+        yield Change(fleet, "names of models", *names, rolls, _EDGE_ROLLS)
+    if old.get(CONFIG_FILE) != new[CONFIG_FILE]:
+        yield Change(fleet, "spec.grpc, spec.tls", "edge", "edge", rolls, _EDGE_ROLLS)
+    old, new = (_edge_container(each) for each in (observed, desired))
+    if old.get("image") != new["image"]:
+        yield Change(fleet, "spec.image", old.get("image"), new["image"], rolls, _EDGE_ROLLS)
+    old, new = (_find(each, "Service").get("spec", {}) for each in (observed, desired))
+    was, is_now = ([port["port"] for port in each.get("ports", ())] for each in (old, new))
+    if was != is_now:
+        yield Change(fleet, "spec.grpc.port", was, is_now, Impact.RECONFIGURE, _PORT_MOVES)
+
+
+def _names(apps_map: str) -> list[str]:
+    return [line.partition(" ")[0] for line in apps_map.splitlines()]
+
+
+def _edge_container(manifests: Sequence[Manifest]) -> dict[str, Any]:
+    pod = _find(manifests, "Deployment")["spec"]["template"]["spec"]
+    container: dict[str, Any] = pod["containers"][0]
+    return container
