@@ -9,6 +9,7 @@ Shape legend: T tokens, K gathered keys, S sequences, H query heads, G key heads
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from torch.nn.attention.varlen import varlen_attn
 
 from embedfleet.batching.packing import PackedBatch
 
@@ -74,14 +76,23 @@ def varlen_supports(device: torch.device, dtype: torch.dtype, head_dim: int) -> 
 
 
 class VarlenAttention:
-    """One kernel for all segments."""
+    """One kernel for all segments.
 
-    def __init__(self, batch: PackedBatch, device: torch.device) -> None:
-        from torch.nn.attention.varlen import varlen_attn
+    Args:
+        batch: Its segments.
+        device: Where queries, keys and values will be.
+        kernel: Takes what `torch.nn.attention.varlen.varlen_attn` takes.
+    """
 
-        self._varlen_attn: Any = varlen_attn
+    def __init__(
+        self,
+        batch: PackedBatch,
+        device: torch.device,
+        kernel: Callable[..., Any] = varlen_attn,
+    ) -> None:
+        self._kernel = kernel
         # Before torch 2.12 the kernel took fewer key heads without being told.
-        grouped = "enable_gqa" in inspect.signature(varlen_attn).parameters
+        grouped = "enable_gqa" in inspect.signature(kernel).parameters
         self._options = {"enable_gqa": True} if grouped else {}
         layout, num_prefixes = key_layout(batch), batch.num_prefixes
         lengths_q, lengths_k = np.diff(batch.cu_seqlens), np.diff(layout.cu_keys)
@@ -100,7 +111,7 @@ class VarlenAttention:
         """Attend from every token."""
         if self._rows is not None:
             k, v = k[self._rows], v[self._rows]
-        mixed: torch.Tensor = self._varlen_attn(
+        mixed: torch.Tensor = self._kernel(
             q,
             k,
             v,
@@ -118,7 +129,7 @@ class VarlenAttention:
         if self._last_rows is not None:
             k, v = k[self._last_rows], v[self._last_rows]
         # One query a sequence sees every key: no mask.
-        mixed: torch.Tensor = self._varlen_attn(
+        mixed: torch.Tensor = self._kernel(
             q, k, v, self._cu_one, self._cu_last, 1, self._max_last, **self._options
         )
         return mixed.flatten(1)
