@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 
 __all__ = [
     "API_VERSION",
+    "LABEL_KEY",
     "PATTERNS",
     "RESERVED_NAMES",
     "RULES",
@@ -36,12 +37,16 @@ RESERVED_NAMES: Final = frozenset({"router"})
 """What a fleet calls applications of its own."""
 
 _NAME: Final = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+_NAMESPACE: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 _ALIAS: Final = r"^[A-Za-z0-9][A-Za-z0-9._/:@+-]*$"
+LABEL_KEY: Final = r"^([A-Za-z0-9][A-Za-z0-9.-]*/)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
 _LABEL_VALUE: Final = r"^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?$"
 
 PATTERNS: Final[dict[str, str]] = {
     _NAME: "must be lower-case letters, digits and '-', from a letter to a letter or digit",
+    _NAMESPACE: "must be lower-case letters, digits and '-' between letters or digits",
     _ALIAS: "must start with a letter or digit and hold only letters, digits and . _ / : @ + -",
+    LABEL_KEY: "must be a label key such as cloud.example/gpu",
     _LABEL_VALUE: "must be letters, digits and . _ - between letters or digits",
 }
 """What each pattern means, in words; parts with patterns of their own add to it."""
@@ -106,7 +111,7 @@ class Metadata(Part):
 
     name: Name
     """Name of the resource; for a model, what clients send as `model`."""
-    namespace: Name | None = None
+    namespace: Annotated[str, Field(pattern=_NAMESPACE, max_length=63)] | None = None
     """Namespace; resources refer only to others in the same one."""
     labels: dict[str, Any] | None = None
     """Kubernetes labels; not interpreted."""

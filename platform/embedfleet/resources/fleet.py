@@ -11,6 +11,7 @@ from pydantic import Field
 
 from embedfleet.resources.base import (
     API_VERSION,
+    LABEL_KEY,
     PATTERNS,
     LabelValue,
     Name,
@@ -24,21 +25,19 @@ __all__ = ["Auth", "Fleet", "FleetSpec", "GcsFaultTolerance", "Head", "Pool", "T
 _IMAGE: Final = r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$"
 _VERSION: Final = r"^[0-9]+\.[0-9]+\.[0-9]+$"
 _PATH: Final = r"^/[^\n\r\x00]+$"
-_LABEL_KEY: Final = r"^([A-Za-z0-9][A-Za-z0-9.-]*/)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
 _ADDRESS: Final = r"^[A-Za-z0-9._:/@-]+$"
 PATTERNS.update(
     {
         _IMAGE: "must be an image reference such as registry/embedfleet:0.1.0",
         _VERSION: "must be three numbers with dots, such as 2.60.0",
         _PATH: "must be an absolute path",
-        _LABEL_KEY: "must be a label key such as cloud.example/gpu",
         _ADDRESS: "must be an address such as redis:6379",
     }
 )
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 File = Annotated[str, Field(pattern=_PATH, max_length=1024)]
-LabelKey = Annotated[str, Field(pattern=_LABEL_KEY, max_length=253)]
+LabelKey = Annotated[str, Field(pattern=LABEL_KEY, max_length=253)]
 
 
 class Grpc(Part):
@@ -119,8 +118,8 @@ class Pool(Part):
         """Node range the right way up; GPUs and their type said together; selectable labels."""
         # A rule, since structural schemas cannot say what a key looks like.
         for key in self.node_selector:
-            if len(key) > 253 or not re.fullmatch(_LABEL_KEY, key):
-                yield Violation("nodeSelector", key, PATTERNS[_LABEL_KEY], "Correct the key.")
+            if len(key) > 253 or not re.fullmatch(LABEL_KEY, key):
+                yield Violation("nodeSelector", key, PATTERNS[LABEL_KEY], "Correct the key.")
         if self.max_nodes < self.min_nodes:
             yield Violation(
                 "maxNodes", self.max_nodes, f"must be at least minNodes, {self.min_nodes}",

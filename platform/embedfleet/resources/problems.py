@@ -6,7 +6,6 @@ So what was refused is taken out and the rest is judged again, until nothing new
 
 from __future__ import annotations
 
-import copy
 import difflib
 import json
 from collections.abc import Iterator, Sequence
@@ -41,6 +40,7 @@ _LIMITS: Final = {
     "string_too_short": ("must not be empty", "Fill it in or leave it out."),
     "string_type": ("must be text", "Put it in quotes."),
     "too_long": ("must have at most {max_length} entries", "Remove some."),
+    "too_short": ("must have at least {min_length} entries", "Add some."),
     "tuple_type": ("must be a list", "Write each entry on a line that starts with `- `."),
 }
 """What is allowed and what to do, by pydantic's error type."""
@@ -48,14 +48,14 @@ _LIMITS: Final = {
 
 def judge(kind: type[R], document: Document) -> R | tuple[Problem, ...]:
     """Give the resource that a document describes, or everything that is wrong with it."""
-    content: Any = copy.deepcopy(document.content)
-    found: list[Problem] = []
+    content: Any = _plain(document.content)
+    found = [problem(document, violation) for violation in _nulls(kind, content)]
     reported: list[str] = []
     for turn in range(_PASSES):
         try:
-            resource = kind.model_validate_json(json.dumps(content))
+            resource = kind.model_validate_json(json.dumps(content), by_alias=True, by_name=False)
         except ValidationError as error:
-            details = error.errors(include_url=False)
+            details = [each for each in error.errors(include_url=False) if not _follows(each)]
         else:
             return tuple(found) or resource
         for detail in details:
@@ -95,6 +95,47 @@ def closest(word: str, known: Sequence[str]) -> str | None:
     by_lower = {each.lower(): each for each in known}
     near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.7)
     return by_lower[near[0]] if near else None
+
+
+def _plain(value: Any) -> Any:
+    """Copy what JSON can hold; 5.0 is the whole number 5, as it is to Kubernetes."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _nulls(kind: type[BaseModel], content: Any, path: str = "") -> Iterator[Violation]:
+    """Take out fields without a value, as Kubernetes does, and yield those it would refuse.
+
+    It puts the default where there is one; where there is none, null is refused. What stands
+    beside `spec` is not ours to judge.
+    """
+    if not isinstance(content, dict):
+        return
+    for field in kind.model_fields.values():
+        name = field.alias or ""
+        where = f"{path}.{name}" if path else name
+        value = content.get(name, ...)
+        if value is ... or not (path or name == "spec"):
+            continue
+        if value is None and not field.is_required():
+            del content[name]
+            if field.default is None:
+                yield Violation(where, "null", "has no value", "Fill it in or leave it out.")
+            continue
+        for part in _parts(field.annotation):
+            for index, each in enumerate(value if isinstance(value, list) else [value]):
+                inner = f"{where}[{index}]" if isinstance(value, list) else where
+                yield from _nulls(part, each, inner)
+
+
+def _follows(detail: ErrorDetails) -> bool:
+    """Tell a list that is too short from one whose entries were refused before it was counted."""
+    if detail["type"] != "too_short":
+        return False
+    return bool(len(detail["input"]) >= detail["ctx"]["min_length"])
 
 
 def _problems(

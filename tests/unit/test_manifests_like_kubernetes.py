@@ -1,0 +1,54 @@
+"""A manifest means on a laptop what it means to the API server."""
+
+from __future__ import annotations
+
+import pytest
+
+from embedfleet.errors import InvalidManifest
+from embedfleet.resources import Fleet, parse_manifests
+
+HEAD = "apiVersion: embedfleet.io/v1alpha1\nkind: Fleet\n"
+
+
+def fleet(spec: str, metadata: str = "name: laptop") -> Fleet:
+    return parse_manifests(f"{HEAD}metadata: {{{metadata}}}\nspec: {spec}\n").fleets[0]
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ("", "spec has a default"),
+        ("{grpc: }", "so has a part of it"),
+        ("{grpc: {port: }}", "and a field of that"),
+        ("{pools: }", "and a list"),
+    ],
+)
+def test_null_is_the_default_where_there_is_one(spec: str, reason: str) -> None:
+    assert fleet(spec) == fleet("{}"), reason
+
+
+@pytest.mark.parametrize(
+    ("spec", "path"),
+    [
+        ("{image: }", "spec.image"),
+        ("{pools: [{name: a, fallbackPool: null}]}", "spec.pools[0].fallbackPool"),
+        ("{tls: {secretName: a, clientCaFile: }}", "spec.tls.clientCaFile"),
+    ],
+)
+def test_null_is_refused_where_there_is_none(spec: str, path: str) -> None:
+    with pytest.raises(InvalidManifest, match="has no value") as refused:
+        fleet(spec)
+    assert [problem.path for problem in refused.value.problems] == [path]
+
+
+def test_a_whole_number_may_be_written_with_a_point() -> None:
+    assert fleet("{grpc: {port: 9001.0}}").spec.grpc.port == 9001
+
+
+def test_fields_have_one_spelling() -> None:
+    with pytest.raises(InvalidManifest, match="Did you mean rayVersion"):
+        fleet("{ray_version: 2.60.1}")
+
+
+def test_a_namespace_may_be_any_that_kubernetes_has() -> None:
+    assert fleet("{}", "name: a, namespace: 4-team").metadata.namespace == "4-team"
