@@ -66,6 +66,7 @@ def bring_up(manifests: Manifests, how: Up, report: Progress) -> FleetState:
         Unavailable: Something did not start; the message holds its own error.
     """
     fleet = manifests.only_fleet()
+    _refuse_unserved(manifests.of_fleet(fleet))
     _refuse_second(fleet, how.home)
     state = _prepare(fleet, how)
     try:
@@ -99,6 +100,7 @@ def apply(manifests: Manifests, state: FleetState, report: Progress) -> Plan:
 def plan_against(manifests: Manifests, state: FleetState) -> Plan:
     """Say what applying the manifests would do, and change nothing."""
     fleet = manifests.only_fleet()
+    _refuse_unserved(manifests.of_fleet(fleet))
     if fleet.name != state.name:
         raise InvalidManifest(
             f"metadata.name of the Fleet is {fleet.name!r}, but {state.name!r} runs. Name the "
@@ -118,6 +120,18 @@ def take_down(state: FleetState, home: Path) -> None:
             serve.delete()
     stop_all(state.fleet_id)
     state.remove(home)
+
+
+def _refuse_unserved(manifests: Manifests) -> None:
+    """A name that nobody answers to, or files that nobody fetches, must not look served."""
+    unserved = [f"ModelRoute/{each.name}" for each in manifests.routes]
+    unserved += [f"ModelCache/{each.name}" for each in manifests.caches]
+    if unserved:
+        raise InvalidManifest(
+            f"{', '.join(unserved)}: this release checks kinds ModelRoute and ModelCache, but a "
+            "local fleet does not serve them yet. Leave them out of the files given here.",
+            field="kind",
+        )
 
 
 def _refuse_second(fleet: Fleet, home: Path) -> None:

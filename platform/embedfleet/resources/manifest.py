@@ -12,9 +12,17 @@ from embedfleet.resources.base import API_VERSION, Resource, Violation
 from embedfleet.resources.documents import Document, read_documents
 from embedfleet.resources.embedder import Embedder
 from embedfleet.resources.fleet import Fleet
+from embedfleet.resources.model_cache import ModelCache
+from embedfleet.resources.model_route import ModelRoute
 from embedfleet.resources.problems import closest, identity, judge, problem
 from embedfleet.resources.reranker import Reranker
-from embedfleet.resources.rules import Model, fleet_violations, name_violations, pool_violations
+from embedfleet.resources.rules import (
+    Served,
+    fleet_violations,
+    name_violations,
+    pool_violations,
+    route_violations,
+)
 
 __all__ = ["KINDS", "Manifests", "load_manifests", "parse_manifests"]
 
@@ -22,6 +30,8 @@ KINDS: Final[dict[str, type[Resource]]] = {
     "Fleet": Fleet,
     "Embedder": Embedder,
     "Reranker": Reranker,
+    "ModelRoute": ModelRoute,
+    "ModelCache": ModelCache,
 }
 _SUFFIXES: Final = (".yaml", ".yml", ".json")
 _STDIN: Final = "-"
@@ -34,6 +44,8 @@ class Manifests:
     fleets: tuple[Fleet, ...] = ()
     embedders: tuple[Embedder, ...] = ()
     rerankers: tuple[Reranker, ...] = ()
+    routes: tuple[ModelRoute, ...] = ()
+    caches: tuple[ModelCache, ...] = ()
 
     def only_fleet(self) -> Fleet:
         """Give the one fleet.
@@ -50,18 +62,20 @@ class Manifests:
         )
 
     def of_fleet(self, fleet: Fleet) -> Manifests:
-        """Keep one fleet and the models that it serves."""
+        """Keep one fleet, what it serves, and the caches beside it."""
         namespace = fleet.metadata.namespace
         beside = [each for each in self.fleets if each.metadata.namespace == namespace]
         names = (fleet.name,) if len(beside) > 1 else (fleet.name, None)
 
-        def served(model: Model) -> bool:
+        def served(model: Served) -> bool:
             return model.metadata.namespace == namespace and model.spec.fleet in names
 
         return Manifests(
             (fleet,),
             tuple(embedder for embedder in self.embedders if served(embedder)),
             tuple(reranker for reranker in self.rerankers if served(reranker)),
+            tuple(route for route in self.routes if served(route)),
+            tuple(each for each in self.caches if each.metadata.namespace == namespace),
         )
 
 
@@ -130,6 +144,8 @@ def _manifests(texts: Iterable[tuple[str, str]], problems: list[Problem]) -> Man
         tuple(each for each in resources if isinstance(each, Fleet)),
         tuple(each for each in resources if isinstance(each, Embedder)),
         tuple(each for each in resources if isinstance(each, Reranker)),
+        tuple(each for each in resources if isinstance(each, ModelRoute)),
+        tuple(each for each in resources if isinstance(each, ModelCache)),
     )
 
 
@@ -176,8 +192,9 @@ def _together(
         names = dict.fromkeys(n for kind, n in map(_identity, inside) if kind == "Fleet" and n)
         here = [(d, each) for d, each in parsed if _namespace(d.content) == namespace]
         fleets = {each.name: each for _, each in here if isinstance(each, Fleet)}
-        models = [(d, each) for d, each in here if isinstance(each, Embedder | Reranker)]
-        yield from _models(models, list(names), fleets)
+        served = [(d, each) for d, each in here if isinstance(each, Served)]
+        yield from _served(served, list(names), fleets)
+        yield from _routes(served, inside, list(names))
 
 
 def _repeated(documents: Sequence[Document]) -> Iterator[Problem]:
@@ -191,23 +208,46 @@ def _repeated(documents: Sequence[Document]) -> Iterator[Problem]:
             yield problem(document, Violation("metadata.name", key[1], limit, remedy))
 
 
-def _models(
-    models: Sequence[tuple[Document, Model]], names: Sequence[str], fleets: Mapping[str, Fleet]
+def _served(
+    served: Sequence[tuple[Document, Served]], names: Sequence[str], fleets: Mapping[str, Fleet]
 ) -> Iterator[Problem]:
-    before: list[tuple[str | None, Model]] = []
-    for document, model in models:
-        served_by = model.spec.fleet or (names[0] if len(names) == 1 else None)
+    before: list[tuple[str | None, Served]] = []
+    for document, model in served:
+        served_by = _served_by(model.spec.fleet, names)
         others = [
             other
             for fleet, other in before
             if fleet == served_by and (other.kind, other.name) != (model.kind, model.name)
         ]
         violations = [*fleet_violations(model, names), *name_violations(model, others)]
-        if served_by is not None and served_by in fleets:
+        if served_by is not None and served_by in fleets and not isinstance(model, ModelRoute):
             violations += pool_violations(model, fleets[served_by])
         for violation in violations:
             yield problem(document, violation)
         before.append((served_by, model))
+
+
+def _routes(
+    served: Sequence[tuple[Document, Served]], inside: Sequence[Document], names: Sequence[str]
+) -> Iterator[Problem]:
+    embedders = {each.name: each for _, each in served if isinstance(each, Embedder)}
+    parsed: dict[tuple[str, str], str | None] = {
+        (each.kind, each.name): _served_by(each.spec.fleet, names) for _, each in served
+    }
+    for document, route in served:
+        if not isinstance(route, ModelRoute):
+            continue
+        kind = route.spec.target_kind
+        known = {n: parsed.get((k, n)) for k, n in map(_identity, inside) if k == kind and n}
+        same_kind = embedders if kind == "Embedder" else {}
+        fleet = _served_by(route.spec.fleet, names)
+        for violation in route_violations(route, fleet, known, same_kind):
+            yield problem(document, violation)
+
+
+def _served_by(fleet: str | None, names: Sequence[str]) -> str | None:
+    """Resolve a reference to a fleet: none is needed where there is just one."""
+    return fleet or (names[0] if len(names) == 1 else None)
 
 
 def _identity(document: Document) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""What must hold between resources: references, names that clients use, pools.
+"""What must hold between resources: references, names that clients use, pools, vector spaces.
 
 Judges parsed resources only. A resource that could not be parsed still counts as known by name, so
 that its own errors do not cause others.
@@ -6,20 +6,32 @@ that its own errors do not cause others.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from embedfleet.messages import Role
 from embedfleet.resources.base import RESERVED_NAMES, Violation
 from embedfleet.resources.embedder import Embedder
 from embedfleet.resources.fleet import Fleet
+from embedfleet.resources.model_route import ModelRoute
 from embedfleet.resources.reranker import Reranker
+from embedfleet.resources.shared import is_local
 
-__all__ = ["Model", "fleet_violations", "name_violations", "pool_violations"]
+__all__ = [
+    "Model",
+    "Served",
+    "fleet_violations",
+    "name_violations",
+    "pool_violations",
+    "route_violations",
+]
 
 Model = Embedder | Reranker
+Served = Model | ModelRoute
+"""What clients can name in a request."""
 
 
-def fleet_violations(model: Model, fleets: Sequence[str]) -> Iterator[Violation]:
-    """Judge a model's reference to its fleet.
+def fleet_violations(model: Served, fleets: Sequence[str]) -> Iterator[Violation]:
+    """Judge a reference to the fleet that serves a model or a route.
 
     `fleets` are the names of all that were given; if none was, the reference is resolved where the
     model is applied.
@@ -30,7 +42,7 @@ def fleet_violations(model: Model, fleets: Sequence[str]) -> Iterator[Violation]
     if name is None and len(fleets) > 1:
         yield Violation(
             "spec.fleet", "missing", f"{len(fleets)} fleets are given: {', '.join(fleets)}",
-            "Say which one serves this model.",
+            f"Say which one serves this {model.kind}.",
         )  # fmt: skip
     if name is not None and name not in fleets:
         yield Violation(
@@ -64,8 +76,65 @@ def pool_violations(model: Model, fleet: Fleet) -> Iterator[Violation]:
         )  # fmt: skip
 
 
-def name_violations(model: Model, others: Iterable[Model]) -> Iterator[Violation]:
-    """Judge a model's name and aliases against those of the fleet's models that come before it."""
+def route_violations(
+    route: ModelRoute,
+    fleet: str | None,
+    known: Mapping[str, str | None],
+    embedders: Mapping[str, Embedder],
+) -> Iterator[Violation]:
+    """Judge a route's references to models, and whether their vectors compare.
+
+    `fleet` is what answers to the route, and `known` maps each given name of the route's kind to
+    the fleet that serves it; None where that is not known here. Where no model of the kind is
+    given, names are resolved on being applied.
+    """
+    mentions = [
+        (f"spec.rules[{index}].{field}", name)
+        for index, rule in enumerate(route.spec.routes)
+        for field, name in rule.mentions()
+    ]
+    kind = route.spec.target_kind
+    for path, name in mentions:
+        if known and name not in known:
+            yield Violation(
+                path, name, f"is no {kind} that is given; known: {', '.join(known)}",
+                f"Correct the name, or add the {kind}.",
+            )  # fmt: skip
+        elif None not in (fleet, known.get(name)) and known[name] != fleet:
+            yield Violation(
+                path, name, f"is served by Fleet/{known[name]}, this route by Fleet/{fleet}",
+                "Name a model of the same fleet.",
+            )  # fmt: skip
+    if not route.spec.mixed_contracts:
+        yield from _mixed(mentions, embedders)
+
+
+def _mixed(
+    mentions: Iterable[tuple[str, str]], embedders: Mapping[str, Embedder]
+) -> Iterator[Violation]:
+    """Judge targets against the first whose vector space is known; shadows answer nobody."""
+    first: tuple[str, tuple[str, str]] | None = None
+    for path, name in mentions:
+        space = _space(embedders[name]) if ".targets[" in path and name in embedders else None
+        if space is None:
+            continue
+        first = first or (name, space)
+        if space != first[1]:
+            yield Violation(
+                path, name, f"makes other vectors than {first[0]}: the two do not compare",
+                "Name models of one checkpoint, or set mixedContracts: true.",
+            )  # fmt: skip
+
+
+def _space(embedder: Embedder) -> tuple[str, str] | None:
+    """Give what is known of a vector space without its files; None where only digests tell."""
+    model = embedder.spec.model
+    source = model.resolved_source(Role.EMBEDDER)
+    return None if is_local(source) else (source, model.resolved_revision(Role.EMBEDDER))
+
+
+def name_violations(model: Served, others: Iterable[Served]) -> Iterator[Violation]:
+    """Judge a name and its aliases against those of what the fleet serves that come before it."""
     taken = {
         name: f"{other.kind}/{other.name}"
         for other in others
@@ -80,7 +149,7 @@ def name_violations(model: Model, others: Iterable[Model]) -> Iterator[Violation
     for index, alias in enumerate(model.spec.aliases):
         path = f"spec.aliases[{index}]"
         if alias == model.name:
-            yield Violation(path, alias, "is this model's own name", "Leave it out.")
+            yield Violation(path, alias, "is its own name", "Leave it out.")
         elif alias in taken:
             yield _taken(path, alias, taken[alias])
 

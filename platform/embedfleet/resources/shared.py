@@ -29,12 +29,13 @@ __all__ = [
     "Size",
     "TokenLimit",
     "Weights",
+    "alias_violations",
     "is_local",
     "model_violations",
 ]
 
 _SOURCE: Final = (
-    r"^([A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*|/[^\s,]+|file:///[^\s,]+)$"
+    r"^([A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*|(file://)?/[^\p{Z}\p{Cc},]+)$"
 )
 _REVISION: Final = r"^[0-9a-f]{40}$"
 PATTERNS[_SOURCE] = (
@@ -230,17 +231,22 @@ TokenLimit = Annotated[int, Field(ge=16, le=MAX_TOKENS)]
 """A sequence limit: the reranker's frame alone is dozens of tokens, so less than 16 is a slip."""
 
 
+def alias_violations(aliases: tuple[str, ...]) -> Iterator[Violation]:
+    """Yield aliases that are listed twice or that the fleet uses itself."""
+    for index, alias in enumerate(aliases):
+        path = f"aliases[{index}]"
+        if alias in aliases[:index]:
+            yield Violation(path, alias, "is listed twice", "Remove one of the two.")
+        if alias in RESERVED_NAMES:
+            yield Violation(path, alias, "is reserved for the fleet itself", "Choose another.")
+
+
 def model_violations(spec: ModelSpec, weights: Weights) -> Iterator[Violation]:
     """Yield what is wrong between a role, its checkpoint, the weights' type and the aliases.
 
     fp16 overflows to NaN on the 8B embedder (QwenLM/Qwen3-Embedding#164).
     """
-    for index, alias in enumerate(spec.aliases):
-        path = f"aliases[{index}]"
-        if alias in spec.aliases[:index]:
-            yield Violation(path, alias, "is listed twice", "Remove one of the two.")
-        if alias in RESERVED_NAMES:
-            yield Violation(path, alias, "is reserved for the fleet itself", "Choose another.")
+    yield from alias_violations(spec.aliases)
     yield from _source_violations(spec.model)
     known = spec.model.published(spec.role)
     if known is None:
