@@ -13,11 +13,13 @@ from importlib import resources
 from time import monotonic, sleep
 
 import psutil
+from support.arithmetic import weights_bytes
 from support.checkpoints import checkpoint
 from support.fleets import Running, manifest, running
 from support.report import arguments, begin, conclude, note, table
 from support.texts import Writer
 
+from embedfleet.checkpoint.config import read_config
 from embedfleet.client import Client, ClientConfig
 from embedfleet.errors import EmbedfleetError
 from embedfleet.messages import Role
@@ -66,12 +68,6 @@ def long_input(layers: int, tokens: int) -> tuple[int, int]:
             result = client.embed_documents("m", [text])
         note(f"{result.usage.input_tokens} tokens took {result.timings.compute_seconds:.0f} s")
     return idle, peak.rss
-
-
-def weights_bytes(layers: int) -> int:
-    """Count the parameters of the shape in float32, the table of embeddings as stored."""
-    layer = 2 * 1024 * 2048 + 2 * 1024 * 1024 + 3 * 1024 * 3072
-    return 4 * layers * layer + 2 * 151_669 * 1024
 
 
 def one_call(client: Client, rng: random.Random, texts: list[str]) -> None:
@@ -141,7 +137,7 @@ def main() -> None:
         with running(manifest(Role.EMBEDDER, checkpoint(Role.EMBEDDER, LAYERS))) as fleet:
             whole = idle_bytes(fleet)
     needed = most - before
-    weights = weights_bytes(LAYERS)
+    weights = weights_bytes(read_config(checkpoint(Role.EMBEDDER, LAYERS)))
     rows = [
         (f"weights, {LAYERS} layers", weights / MIB, 1.0),
         ("idle replica", whole / MIB, whole / weights),

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
+from support.arithmetic import engine_flops, linear_parameters, linear_shapes, model_flops
 from support.checkpoints import checkpoint
 from support.machine import CORES
 from support.report import Side, alternate, arguments, begin, conclude, note, paired, table
@@ -25,43 +26,13 @@ from embedfleet.messages import Role
 ENGINE, BARE = "engine", "bare linears"
 
 
-def shapes(config: ModelConfig) -> list[tuple[int, int]]:
-    """Return (out, in) of a layer's fused products."""
-    query = config.num_query_heads * config.head_dim
-    kv = config.num_kv_heads * config.head_dim
-    hidden, wide = config.hidden_size, config.intermediate_size
-    return [(query + 2 * kv, hidden), (hidden, query), (2 * wide, hidden), (hidden, wide)]
-
-
-def linear_flops(config: ModelConfig, tokens: int) -> float:
-    """Count the products of every layer on every token."""
-    return 2.0 * tokens * config.num_layers * sum(out * into for out, into in shapes(config))
-
-
-def attention_flops(config: ModelConfig, documents: int, length: int, layers: int) -> float:
-    """Count scores and sums of the causal half: 2 products of 2 FLOP an element."""
-    query = config.num_query_heads * config.head_dim
-    return 4.0 * query * layers * documents * length * (length + 1) / 2
-
-
-def engine_flops(config: ModelConfig, documents: int, length: int) -> float:
-    """Count what is computed when the last layer is finished for pooled tokens only."""
-    tokens = documents * length
-    kv = 2 * config.num_kv_heads * config.head_dim * config.hidden_size
-    query = config.num_query_heads * config.head_dim
-    layer = sum(out * into for out, into in shapes(config))
-    body = linear_flops(config, tokens) * (config.num_layers - 1) / config.num_layers
-    last = 2.0 * (tokens * kv + documents * (layer - kv)) + 4.0 * query * documents * length
-    return body + last + attention_flops(config, documents, length, config.num_layers - 1)
-
-
 def bare_products(config: ModelConfig, tokens: int) -> Callable[[], None]:
     """Make the products of one step and nothing between them, each layer its own weights."""
     layers = [
-        [torch.randn(out, into) * 0.02 for out, into in shapes(config)]
+        [torch.randn(out, into) * 0.02 for out, into in linear_shapes(config)]
         for _ in range(config.num_layers)
     ]
-    inputs = {into: torch.randn(tokens, into) for _, into in shapes(config)}
+    inputs = {into: torch.randn(tokens, into) for _, into in linear_shapes(config)}
 
     @torch.inference_mode()
     def run() -> None:
@@ -91,9 +62,9 @@ def main() -> None:
     note(f"engine: {engine.info.dtype}, {engine.info.kernels}")
     ours, theirs = Side(lambda: engine.embed(batch)), Side(bare)
     alternate({ENGINE: ours, BARE: theirs}, given.rounds)
-    products = linear_flops(config, batch.num_tokens)
+    products = 2.0 * batch.num_tokens * linear_parameters(config)
     done = engine_flops(config, given.documents, given.length)
-    whole = products + attention_flops(config, given.documents, given.length, config.num_layers)
+    whole = model_flops(config, given.documents, given.length)
     rows = [
         (name, flops / 1e9, flops / side.seconds / 1e9, batch.num_tokens / side.seconds,
          side.spread, side.others)

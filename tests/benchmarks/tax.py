@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from support.arithmetic import lognormal_lengths
 from support.checkpoints import checkpoint
 from support.fleets import manifest, running
 from support.report import Side, alternate, arguments, begin, conclude, note, paired, table
-from support.texts import Writer, lognormal_lengths
+from support.texts import Writer
 
 from embedfleet.client import Client, ClientConfig
 from embedfleet.engine import load_embedder

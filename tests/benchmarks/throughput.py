@@ -6,6 +6,7 @@ Valid tokens are those of the texts and the one that closes each; padding does n
 from __future__ import annotations
 
 import numpy as np
+from support.arithmetic import lognormal_lengths
 from support.checkpoints import checkpoint
 from support.fleets import manifest, running
 from support.peers import SentenceTransformersPeer, faster_type
@@ -20,7 +21,7 @@ from support.report import (
     search,
     table,
 )
-from support.texts import Writer, lognormal_lengths
+from support.texts import Writer
 
 from embedfleet.client import Client, ClientConfig
 from embedfleet.messages import Role

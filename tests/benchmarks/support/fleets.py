@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -80,6 +82,8 @@ def running(text: str) -> Iterator[Running]:
     """Bring up the fleet of a manifest, and take it down whatever happens."""
     home = Path(tempfile.mkdtemp(prefix="ef-bench-"))
     how = Up(home, Settings.load().environment, port=0)
+    # Whoever ends a measure early must not leave its fleet behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     try:
         state = bring_up(parse_manifests(text), how, note)
         try:

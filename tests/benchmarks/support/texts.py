@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 from importlib import resources
-from statistics import NormalDist
 
 from embedfleet.embedded.vocabulary import published
 from embedfleet.messages import Role
 from embedfleet.tokenization import Tokenizer
-
-
-def lognormal_lengths(count: int, median: float, p99: float) -> list[int]:
-    """Return the distribution's quantiles in the middle of `count` equal shares: no luck in it."""
-    normal = NormalDist()
-    sigma = math.log(p99 / median) / normal.inv_cdf(0.99)
-    shares = ((i + 0.5) / count for i in range(count))
-    return [max(2, round(median * math.exp(sigma * normal.inv_cdf(share)))) for share in shares]
 
 
 class Writer:
