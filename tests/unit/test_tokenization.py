@@ -247,6 +247,8 @@ def test_token_ids_are_cut_like_text(embedding):
         (EmbedItem("a", np.array([1])), "items[0]", "both"),
         (EmbedItem(""), "items[0].text", "empty"),
         (EmbedItem("\ud83d"), "items[0].text", "surrogate"),
+        # Too long even to be cut: 32,768 of the longest tokens, and one character more.
+        (EmbedItem("x" * (32_768 * 128 + 1)), "items[0].text", "4,194,305 characters"),
         (EmbedItem(token_ids=np.array([], np.int64)), "items[0].token_ids", "empty"),
         (EmbedItem(token_ids=np.array([FINAL])), "items[0].token_ids", "empty"),
         (EmbedItem(token_ids=np.array([1, VOCAB_SIZE + 26])), "items[0].token_ids", "0 to 325"),
@@ -348,6 +350,7 @@ def test_only_the_document_is_cut(reranking, truncation, bound):
         ("\ud800", "not valid UTF-8"),
         ("", "empty"),
         ("the quick brown fox " * 100, "Set truncation"),
+        pytest.param("x" * (32_768 * 128 + 1), "4,194,305 characters", id="endless"),
     ],
 )
 def test_bad_documents_leave_their_neighbours_alone(reranking, document, why):
@@ -366,6 +369,7 @@ def test_bad_documents_leave_their_neighbours_alone(reranking, document, why):
         ("", RerankOptions(), "query", "must be text"),
         ("\udfff", RerankOptions(), "query", "must be text"),
         ("fox " * 400, RerankOptions(truncation=Truncation.END), "query", "Shorten the query"),
+        pytest.param("x" * 5_000_000, RerankOptions(), "query", "5,000,000 char", id="endless"),
         ("fox", RerankOptions(instruction=""), "instruction", "must be text"),
         ("fox", RerankOptions(instruction=" "), "instruction", "must be text"),
         ("fox", RerankOptions(max_tokens_per_document=0), "max_tokens_per_document", "at least 1"),

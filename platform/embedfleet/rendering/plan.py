@@ -182,6 +182,7 @@ _FIELDS: Final[Mapping[_Path, tuple[str, Impact]]] = {
     ("user_config", "allowed_dimensions"): ("spec.allowedDimensions", Impact.RECONFIGURE),
     ("user_config", "default_output_type"): ("spec.quantization.output", Impact.RECONFIGURE),
     ("user_config", "models"): ("models", Impact.RECONFIGURE),
+    ("user_config", "max_message_bytes"): ("spec.grpc.maxMessageBytes", Impact.RECONFIGURE),
     ("user_config",): ("", Impact.RECONFIGURE),
 }  # fmt: skip
 """Manifest's field and impact by place in an application and its one deployment, flattened."""

@@ -84,7 +84,13 @@ class RoutedModel(_Frozen):
 
 
 class RouterSettings(_Frozen):
-    """What the router application is told: every model of the fleet."""
+    """What the router application is told: every model of the fleet.
+
+    Attributes:
+        max_message_bytes: Largest request it passes on. The edge knows the length of a compressed
+            message only as it is sent.
+    """
 
     fleet: str
     models: tuple[RoutedModel, ...] = ()
+    max_message_bytes: int = 67_108_864

@@ -207,6 +207,7 @@ def _router_application(
 ) -> dict[str, Any]:
     settings = RouterSettings(
         fleet=fleet.name,
+        max_message_bytes=fleet.spec.grpc.max_message_bytes,
         models=tuple(
             RoutedModel(
                 name=model.name,

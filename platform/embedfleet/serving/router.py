@@ -21,7 +21,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from embedfleet.errors import EmbedfleetError, InvalidRequest, ModelNotFound, Unavailable
+from embedfleet.errors import EmbedfleetError, InvalidRequest, ModelNotFound, TooLarge, Unavailable
 from embedfleet.rendering.replica import RoutedModel, RouterSettings
 from embedfleet.serving.codec import ROLES, decode_text, item_error
 from embedfleet.serving.ingress import Call, Ingress, StreamHandler, UnaryHandler, pump
@@ -80,6 +80,14 @@ class Router(Ingress):
             field=field,
         )
 
+    def _check_size(self, size: int) -> None:
+        limit = self._settings.max_message_bytes
+        if size > limit:
+            raise TooLarge(
+                f"message is {size} bytes when decompressed; this fleet takes at most {limit} "
+                "(Fleet spec.grpc.maxMessageBytes): send fewer items at a time."
+            )
+
     def _handle(self, application: str) -> DeploymentHandle:
         handle = self._handles.get(application)
         if handle is None:
@@ -87,6 +95,7 @@ class Router(Ingress):
         return handle
 
     async def _forward(self, request: Any, call: Call) -> Any:
+        self._check_size(request.ByteSize())
         model = self._find("model", request.model)
         remaining = None if call.deadline is None else call.deadline - time.monotonic()
         try:

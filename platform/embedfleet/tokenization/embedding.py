@@ -13,7 +13,7 @@ import numpy as np
 from embedfleet.errors import CheckpointError, EmbedfleetError, InvalidRequest
 from embedfleet.messages import EmbedItem, EmbedOptions, InputType, TokenIds, Truncation
 from embedfleet.prompts import query_head
-from embedfleet.tokenization.tokenized import Tokenized, is_unicode
+from embedfleet.tokenization.tokenized import Tokenized, excess, is_unicode
 from embedfleet.tokenization.tokenizer import Tokenizer
 
 __all__ = ["EmbeddingTokenizer"]
@@ -144,6 +144,8 @@ def _head(options: EmbedOptions, default_instruction: str) -> str:
             "one. Leave it out for the model's default.",
             field="instruction",
         )
+    if (too_long := excess("instruction", instruction)) is not None:
+        raise too_long
     return query_head(instruction)
 
 
@@ -162,4 +164,4 @@ def _refusal(item: EmbedItem | EmbedfleetError, field: str) -> EmbedfleetError |
             "Unicode.",
             field=f"{field}.text",
         )
-    return None
+    return None if item.text is None else excess(f"{field}.text", item.text)

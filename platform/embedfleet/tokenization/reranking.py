@@ -15,7 +15,7 @@ import numpy as np
 from embedfleet.errors import CheckpointError, EmbedfleetError, InvalidRequest
 from embedfleet.messages import RerankOptions, TokenIds, Truncation
 from embedfleet.prompts import RERANK_PREFIX, RERANK_SUFFIX, document_tail, rerank_head
-from embedfleet.tokenization.tokenized import Tokenized, is_unicode
+from embedfleet.tokenization.tokenized import Tokenized, excess, is_unicode
 from embedfleet.tokenization.tokenizer import Tokenizer
 
 __all__ = ["RerankTokens", "RerankingTokenizer"]
@@ -105,6 +105,8 @@ class RerankingTokenizer:
         ):
             if not text or not is_unicode(text) or (field == "instruction" and not text.strip()):
                 raise InvalidRequest(f"{field} is {text!r}; it must be text. {remedy}", field=field)
+            if (too_long := excess(field, text)) is not None:
+                raise too_long
         head = self.tokenizer.encode(rerank_head(instruction, query))
         return np.concatenate((self._system, head))
 
@@ -142,4 +144,4 @@ def _refusal(document: str | None, field: str) -> EmbedfleetError | None:
         return InvalidRequest(f"{field} is not valid UTF-8. Send valid text.", field=field)
     if not document:
         return InvalidRequest(f"{field} is empty. Send some text, or leave it out.", field=field)
-    return None
+    return excess(field, document)
