@@ -7,10 +7,12 @@ from support.checkpoints import checkpoint
 from support.fleets import manifest, running
 from support.peers import TransformersReranker, faster_type
 from support.report import (
+    CELLS,
     Side,
     alternate,
     arguments,
     begin,
+    by_core_time,
     conclude,
     note,
     paired,
@@ -61,12 +63,11 @@ def main() -> None:
             theirs = Side(lambda: peer.run(documents, best))
             alternate({OURS: ours, PEER: theirs}, given.rounds)
     rows = [
-        (OURS, given.documents / ours.seconds, "float32", "-", ours.spread, ours.others),
-        (PEER, given.documents / theirs.seconds, str(dtype), str(best), theirs.spread,
-         theirs.others),
-    ]  # fmt: skip
-    table(("side", "pairs/s", "type", "batch size", "seconds", "others' cores"), rows)
-    conclude("rerank", paired(theirs, ours), "at least 1.8, aim 2.2")
+        (OURS, given.documents / ours.seconds, "float32", "-", *ours.cells()),
+        (PEER, given.documents / theirs.seconds, str(dtype), str(best), *theirs.cells()),
+    ]
+    table(("side", "pairs/s", "type", "batch size", *CELLS), rows)
+    conclude("rerank", paired(theirs, ours), "at least 1.8, aim 2.2", by_core_time(theirs, ours))
 
 
 if __name__ == "__main__":

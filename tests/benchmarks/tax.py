@@ -6,7 +6,18 @@ import numpy as np
 from support.arithmetic import lognormal_lengths
 from support.checkpoints import checkpoint
 from support.fleets import manifest, running
-from support.report import Side, alternate, arguments, begin, conclude, note, paired, table
+from support.report import (
+    CELLS,
+    Side,
+    alternate,
+    arguments,
+    begin,
+    by_core_time,
+    conclude,
+    note,
+    paired,
+    table,
+)
 from support.texts import Writer
 
 from embedfleet.client import Client, ClientConfig
@@ -41,11 +52,11 @@ def main() -> None:
             alone = Side(lambda: engine.embed(texts, "DOCUMENT"))
             alternate({OURS: ours, ALONE: alone}, given.rounds)
     rows = [
-        (name, tokens / side.seconds, side.spread, side.others)
+        (name, tokens / side.seconds, *side.cells())
         for name, side in ((OURS, ours), (ALONE, alone))
     ]
-    table(("side", "tokens/s", "seconds", "others' cores"), rows)
-    conclude("tax", paired(alone, ours), "at least 0.95")
+    table(("side", "tokens/s", *CELLS), rows)
+    conclude("tax", paired(alone, ours), "at least 0.95", by_core_time(alone, ours))
 
 
 if __name__ == "__main__":

@@ -31,15 +31,19 @@ class Side:
         return median(usage.seconds for usage in self.usages)
 
     @property
-    def spread(self) -> str:
-        """Fastest and slowest round."""
-        times = [usage.seconds for usage in self.usages]
-        return f"{min(times):.2f}-{max(times):.2f}"
+    def core_seconds(self) -> float:
+        """Median time that cores worked on a round: what a busy machine disturbs least."""
+        return median(usage.seconds * usage.own_cores for usage in self.usages)
 
-    @property
-    def others(self) -> str:
-        """Cores that everything else on the machine kept busy meanwhile."""
-        return f"{median(usage.other_cores for usage in self.usages):.2f}"
+    def cells(self) -> tuple[str, float, str]:
+        """Return a table's cells for `CELLS`."""
+        times = [usage.seconds for usage in self.usages]
+        others = median(usage.other_cores for usage in self.usages)
+        return (f"{min(times):.2f}-{max(times):.2f}", self.core_seconds, f"{others:.2f}")
+
+
+CELLS = ("seconds", "core s", "others' cores")
+"""Fastest and slowest round, time of cores, cores that all else on the machine kept busy."""
 
 
 def alternate(sides: Mapping[str, Side], rounds: int) -> None:
@@ -61,6 +65,11 @@ def paired(left: Side, right: Side) -> float:
     """Median over rounds of left's time over right's: neighbours in time share their conditions."""
     pairs = zip(left.usages, right.usages, strict=True)
     return median(one.seconds / other.seconds for one, other in pairs)
+
+
+def by_core_time(left: Side, right: Side) -> float:
+    """Return the ratio that does not count waiting for cores that others used."""
+    return left.core_seconds / right.core_seconds
 
 
 def note(line: str) -> None:
@@ -85,8 +94,10 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     print()
 
 
-def conclude(name: str, ratio: float, reach: str) -> None:
+def conclude(name: str, ratio: float, reach: str, core_ratio: float | None = None) -> None:
     """Print what was hoped for and, as the last line, what was found."""
+    if core_ratio is not None:
+        note(f"ratio by time of cores instead of wall time: {core_ratio:.3f}")
     print(f"{describe()}\nreach: {reach}\n{name}: ratio {ratio:.3f}", flush=True)
 
 
