@@ -53,7 +53,7 @@ unit: setup ## Fast tests of pure code
 test: check tools ## Everything
 	$(PYTEST) tests/parity tests/integration tests/e2e
 
-tools: setup ## Build the programs that tests call, where there is Go: once, a minute or two
+tools: setup ## Build the programs that tests call, where there is Go: once, about ten minutes
 	@$(BIN)/python tests/go_tools.py
 
 BENCHMARKS := roof throughput rerank tax front latency interference memory
