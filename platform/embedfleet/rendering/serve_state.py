@@ -42,6 +42,7 @@ class ApplicationStatus:
         status: Serve's own word, such as `RUNNING`.
         message: Why it is not running: the replica's own error where there is one.
         pids: Processes of the running replicas.
+        live_replicas: Replicas that run or start.
         last_scale: The latest change of `target_replicas` that autoscaling made, if any.
     """
 
@@ -50,6 +51,7 @@ class ApplicationStatus:
     message: str
     target_replicas: int
     pids: tuple[int, ...]
+    live_replicas: int = 0
     last_scale: ScaleDecision | None = None
 
     def __str__(self) -> str:
@@ -69,6 +71,7 @@ def summarize(name: str, application: Mapping[str, Any]) -> ApplicationStatus:
         message=_cause("\n".join(message for message in messages if message)),
         target_replicas=sum(d.get("target_num_replicas") or 0 for d in deployments),
         pids=tuple(r["pid"] for r in replicas if r["state"] == "RUNNING" and r.get("pid")),
+        live_replicas=sum(replica["state"] != "STOPPING" for replica in replicas),
         last_scale=_last_scale(deployments),
     )
 
