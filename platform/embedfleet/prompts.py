@@ -10,17 +10,20 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = [
+    "EMBEDDER_TEMPLATE",
+    "RERANKER_TEMPLATE",
     "RERANK_PREFIX",
     "RERANK_SUFFIX",
-    "TEMPLATE",
     "document_tail",
     "query_head",
-    "query_prompt",
     "rerank_head",
 ]
 
-TEMPLATE: Final = "qwen3"
-"""Name of this set of prompts in a vector contract. Any change of a string below changes it."""
+EMBEDDER_TEMPLATE: Final = "qwen3-embedding"
+"""Name of an embedder's prompt in a vector contract; another string below needs another name."""
+
+RERANKER_TEMPLATE: Final = "qwen3-reranker"
+"""Name of a reranker's prompt in a contract, under the same rule."""
 
 RERANK_PREFIX: Final = (
     "<|im_start|>system\n"
@@ -35,13 +38,11 @@ RERANK_SUFFIX: Final = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n
 
 
 def query_head(instruction: str) -> str:
-    """Return what stands before a query's own text: no space after the colon."""
+    """Return what stands before a query's own text: no space after the colon.
+
+    A document has nothing before it: an embedder reads it as it is.
+    """
     return f"Instruct: {instruction}\nQuery:"
-
-
-def query_prompt(instruction: str, query: str) -> str:
-    """Return what an embedder reads for a query. A document is read as it is."""
-    return query_head(instruction) + query
 
 
 def rerank_head(instruction: str, query: str) -> str:

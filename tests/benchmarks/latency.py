@@ -22,8 +22,7 @@ from embedfleet.catalog import DEFAULT_INSTRUCTION
 from embedfleet.engine.base import Engine
 from embedfleet.engine.echo import EchoEngine
 from embedfleet.engine.local import load_embedder
-from embedfleet.messages import Role, TokenIds
-from embedfleet.prompts import query_prompt
+from embedfleet.messages import EmbedItem, EmbedOptions, InputType, Role, TokenIds
 from embedfleet.wire import embedding_pb2
 
 WARM_UP = 20
@@ -91,8 +90,9 @@ def main() -> None:
     )
     folder, rows, added = checkpoint(Role.EMBEDDER), [], {}
     model = load_embedder(folder)
-    ids = model._tokenizer.tokenizer.encode(query_prompt(DEFAULT_INSTRUCTION, TEXT))
-    ids = np.append(ids, 151_643)
+    query, text = EmbedOptions(InputType.QUERY), EmbedItem(TEXT)
+    (tokenized,) = model._tokenizer([text], query, DEFAULT_INSTRUCTION)
+    ids = tokenized.token_ids
     echo = EchoEngine(Role.EMBEDDER, model.engine.info.native_dimension, 32_768)
     for backend, engine, calls in (
         ("echo", echo, given.calls),

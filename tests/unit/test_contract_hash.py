@@ -9,6 +9,7 @@ import pytest
 
 from embedfleet.messages import Role
 from embedfleet.resources.contract import Contract, contract_hash, contract_of
+from embedfleet.resources.reranker import Template
 
 HUB = Contract(
     source="Qwen/Qwen3-Embedding-0.6B",
@@ -71,6 +72,11 @@ def test_place_of_local_files_is_not_part_of_it(one: str, other: str, why: str) 
 @pytest.mark.parametrize("field", [f.name for f in fields(Contract)])
 def test_any_other_value_has_another_hash(field: str) -> None:
     assert contract_hash(replace(HUB, **{field: "other"})) != contract_hash(HUB)
+
+
+def test_a_manifest_names_the_template_that_the_contract_hashes() -> None:
+    contract = contract_of(Role.RERANKER, "/m", "", ("w", "t"), "float32")
+    assert [str(template) for template in Template] == [contract.template] == ["qwen3-reranker"]
 
 
 def test_values_do_not_run_into_each_other() -> None:

@@ -11,14 +11,14 @@ def test_default_instruction_is_the_published_one():
 
 
 def test_query_has_no_space_after_the_colon():
-    assert prompts.query_prompt(INSTRUCTION, "What is the capital of China?") == (
+    assert prompts.query_head(INSTRUCTION) == (
         "Instruct: Given a web search query, retrieve relevant passages that answer the query\n"
-        "Query:What is the capital of China?"
+        "Query:"
     )
 
 
-def test_query_text_is_kept_as_it_is():
-    assert prompts.query_prompt("i", "  spaced \n") == "Instruct: i\nQuery:  spaced \n"
+def test_instruction_is_kept_as_it_is():
+    assert prompts.query_head("  spaced \n") == "Instruct:   spaced \n\nQuery:"
 
 
 def test_rerank_prompt_is_the_published_one():

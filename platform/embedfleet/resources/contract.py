@@ -13,6 +13,7 @@ from typing import Final
 
 from embedfleet.catalog import published
 from embedfleet.messages import Role
+from embedfleet.prompts import EMBEDDER_TEMPLATE, RERANKER_TEMPLATE
 from embedfleet.resources.shared import is_local
 
 __all__ = ["CONTRACT_VERSION", "Contract", "contract_hash", "contract_of"]
@@ -22,8 +23,8 @@ _HASH_CHARACTERS: Final = 32
 _LOCAL: Final = "local"
 
 _FRAMES: Final = {
-    Role.EMBEDDER: ("qwen3-embedding", "last-token", "l2"),
-    Role.RERANKER: ("qwen3-reranker", "last-token", "sigmoid-yes-no"),
+    Role.EMBEDDER: (EMBEDDER_TEMPLATE, "last-token", "l2"),
+    Role.RERANKER: (RERANKER_TEMPLATE, "last-token", "sigmoid-yes-no"),
 }
 """Template, pooling and normalisation by role: the published recipe of the family."""
 

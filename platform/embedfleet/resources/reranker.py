@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import ClassVar, Literal
 
 from embedfleet.messages import Role
+from embedfleet.prompts import RERANKER_TEMPLATE
 from embedfleet.resources.base import API_VERSION, Part, Resource, Violation
 from embedfleet.resources.shared import ModelSpec, TokenLimit, Weights, model_violations
 
@@ -16,7 +17,7 @@ __all__ = ["Reranker", "RerankerQuantization", "RerankerSpec", "Template"]
 class Template(StrEnum):
     """Prompt around query and document, and how its answer becomes a score."""
 
-    QWEN3_RERANKER = "qwen3-reranker"
+    QWEN3_RERANKER = RERANKER_TEMPLATE
 
 
 class RerankerQuantization(Part):
