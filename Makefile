@@ -6,7 +6,7 @@ UV := $(shell command -v uv || echo .cache/uv/bin/uv)
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
-.PHONY: help setup demo up down check test lint types layers unit integration bench protos tools lock clean
+.PHONY: help setup demo up down check test lint types layers unit integration bench protos crds tools lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -51,7 +51,7 @@ unit: setup ## Fast tests of pure code
 	$(PYTEST) -q tests/unit tests/contract
 
 test: check tools ## Everything
-	$(PYTEST) tests/parity tests/integration tests/e2e
+	$(PYTEST) tests/parity tests/integration
 
 tools: setup ## Build the programs that tests call, where there is Go: once, about ten minutes
 	@$(BIN)/python tests/go_tools.py
@@ -66,8 +66,11 @@ bench-%: setup ## One of them, such as bench-throughput
 protos: setup ## Regenerate the gRPC stubs
 	$(BIN)/python protos/generate.py
 
+crds: setup ## Rewrite the chart of custom resource definitions
+	$(BIN)/python -m embedfleet_operator.crds charts/embedfleet-crds/templates
+
 lock: setup ## Update requirements.lock
 	$(UV) pip compile --universal --python-version 3.11 --extra dev --upgrade --no-header --no-annotate --output-file requirements.lock pyproject.toml
 
-clean: ## Remove everything that make created
+clean: ## Remove .venv, .cache and the caches of linters and tests from this folder
 	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
