@@ -24,6 +24,8 @@ def test_resources():
         "Embedder",
         "Fleet",
         "Manifests",
+        "ModelCache",
+        "ModelRoute",
         "Reranker",
         "contract_hash",
         "load_manifests",
