@@ -96,7 +96,7 @@ def test_models_are_listed(caller):
     assert (docs.role, docs.state) == (model_pb2.EMBEDDER, model_pb2.READY)
     assert (docs.native_dimension, docs.default_dimension, docs.max_tokens) == (128, 128, 1000)
     assert (docs.device, docs.source) == ("cpu", "embedded/embedder")
-    assert docs.max_items == 2048
+    assert docs.max_items_per_request == 2048
     assert len(docs.output_types) == 6
     assert docs.contract.weights_digest != relevance.contract.weights_digest
     assert (relevance.name, relevance.role) == ("relevance", model_pb2.RERANKER)

@@ -103,9 +103,9 @@ def to_model_info(model: model_pb2.Model) -> ModelInfo:
         default_dimension=model.default_dimension,
         allowed_dimensions=tuple(model.allowed_dimensions),
         max_tokens=model.max_tokens,
-        max_items=model.max_items,
+        max_items_per_request=model.max_items_per_request,
         default_instruction=to_text(model.default_instruction),
-        instruction_override=model.instruction_override,
+        allow_instruction_override=model.allow_instruction_override,
         # A newer fleet may know more types than this client can ask for.
         output_types=tuple(
             OutputType(names[number].name)

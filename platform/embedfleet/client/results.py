@@ -153,9 +153,9 @@ class ModelInfo:
     default_dimension: int
     allowed_dimensions: tuple[int, ...]
     max_tokens: int
-    max_items: int
+    max_items_per_request: int
     default_instruction: str
-    instruction_override: bool
+    allow_instruction_override: bool
     output_types: tuple[OutputType, ...]
     device: str
     dtype: str

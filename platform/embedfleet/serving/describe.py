@@ -86,9 +86,9 @@ def encode_model(described: ModelDescription) -> wire_model.Model:
             weight_quantization=contract.weight_quantization.encode(),
         ),
         max_tokens=described.max_tokens,
-        max_items=settings.batching.max_items_per_request,
+        max_items_per_request=settings.batching.max_items_per_request,
         default_instruction=settings.default_instruction.encode(),
-        instruction_override=settings.allow_instruction_override,
+        allow_instruction_override=settings.allow_instruction_override,
         device=engine.device.encode(),
         dtype=engine.dtype.encode(),
     )

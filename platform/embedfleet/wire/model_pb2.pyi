@@ -27,7 +27,7 @@ READY: ModelState
 NOT_READY: ModelState
 
 class Model(_message.Message):
-    __slots__ = ("name", "aliases", "role", "state", "message", "source", "revision", "contract_hash", "contract", "native_dimension", "default_dimension", "allowed_dimensions", "max_tokens", "max_items", "default_instruction", "instruction_override", "output_types", "device", "dtype")
+    __slots__ = ("name", "aliases", "role", "state", "message", "source", "revision", "contract_hash", "contract", "native_dimension", "default_dimension", "allowed_dimensions", "max_tokens", "max_items_per_request", "default_instruction", "allow_instruction_override", "output_types", "device", "dtype")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ALIASES_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
@@ -41,9 +41,9 @@ class Model(_message.Message):
     DEFAULT_DIMENSION_FIELD_NUMBER: _ClassVar[int]
     ALLOWED_DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
-    MAX_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    MAX_ITEMS_PER_REQUEST_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_INSTRUCTION_FIELD_NUMBER: _ClassVar[int]
-    INSTRUCTION_OVERRIDE_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_INSTRUCTION_OVERRIDE_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_TYPES_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
@@ -60,13 +60,13 @@ class Model(_message.Message):
     default_dimension: int
     allowed_dimensions: _containers.RepeatedScalarFieldContainer[int]
     max_tokens: int
-    max_items: int
+    max_items_per_request: int
     default_instruction: bytes
-    instruction_override: bool
+    allow_instruction_override: bool
     output_types: _containers.RepeatedScalarFieldContainer[_common_pb2.OutputType]
     device: bytes
     dtype: bytes
-    def __init__(self, name: _Optional[bytes] = ..., aliases: _Optional[_Iterable[bytes]] = ..., role: _Optional[_Union[Role, str]] = ..., state: _Optional[_Union[ModelState, str]] = ..., message: _Optional[bytes] = ..., source: _Optional[bytes] = ..., revision: _Optional[bytes] = ..., contract_hash: _Optional[bytes] = ..., contract: _Optional[_Union[Contract, _Mapping]] = ..., native_dimension: _Optional[int] = ..., default_dimension: _Optional[int] = ..., allowed_dimensions: _Optional[_Iterable[int]] = ..., max_tokens: _Optional[int] = ..., max_items: _Optional[int] = ..., default_instruction: _Optional[bytes] = ..., instruction_override: _Optional[bool] = ..., output_types: _Optional[_Iterable[_Union[_common_pb2.OutputType, str]]] = ..., device: _Optional[bytes] = ..., dtype: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, name: _Optional[bytes] = ..., aliases: _Optional[_Iterable[bytes]] = ..., role: _Optional[_Union[Role, str]] = ..., state: _Optional[_Union[ModelState, str]] = ..., message: _Optional[bytes] = ..., source: _Optional[bytes] = ..., revision: _Optional[bytes] = ..., contract_hash: _Optional[bytes] = ..., contract: _Optional[_Union[Contract, _Mapping]] = ..., native_dimension: _Optional[int] = ..., default_dimension: _Optional[int] = ..., allowed_dimensions: _Optional[_Iterable[int]] = ..., max_tokens: _Optional[int] = ..., max_items_per_request: _Optional[int] = ..., default_instruction: _Optional[bytes] = ..., allow_instruction_override: _Optional[bool] = ..., output_types: _Optional[_Iterable[_Union[_common_pb2.OutputType, str]]] = ..., device: _Optional[bytes] = ..., dtype: _Optional[bytes] = ...) -> None: ...
 
 class Contract(_message.Message):
     __slots__ = ("source", "revision", "weights_digest", "tokenizer_digest", "template", "pooling", "normalization", "weight_quantization")

@@ -47,7 +47,7 @@ def test_a_model_is_described_in_full(serve):
         allowed_dimensions=[64, 128],
         # 99 is of a release that this one does not know.
         output_types=[common_pb2.FLOAT32, common_pb2.INT8, 99],
-        max_items=2048,
+        max_items_per_request=2048,
     )
 
     def answer(request, _context):
@@ -56,7 +56,7 @@ def test_a_model_is_described_in_full(serve):
 
     with Client(serve({"GetModel": answer})) as client:
         found = client.model("docs")
-    assert (found.role, found.ready, found.max_items) == (Role.RERANKER, True, 2048)
+    assert (found.role, found.ready, found.max_items_per_request) == (Role.RERANKER, True, 2048)
     assert found.allowed_dimensions == (64, 128)
     assert found.output_types == (OutputType.FLOAT32, OutputType.INT8)
     assert found.contract["pooling"] == "last_token"
