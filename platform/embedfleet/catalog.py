@@ -1,7 +1,7 @@
 """The Qwen3 Embedding family as data.
 
-Sources: arXiv 2506.05176 and the six model cards' published configurations. Sizes, limits, prompts
-and pinned revisions live here and nowhere else.
+Sources: arXiv 2506.05176 and the six model cards' published configurations. Sizes, limits, the
+default instruction and pinned revisions live here and nowhere else.
 """
 
 from __future__ import annotations

@@ -127,7 +127,11 @@ class Problem:
 
 
 class InvalidManifest(EmbedfleetError):
-    """A manifest breaks its schema or contradicts another; lists every problem found."""
+    """What is wanted cannot be applied: it breaks a schema, contradicts itself, or does not fit.
+
+    `problems` holds all that was found in manifests as they were read. It is empty where the
+    manifests are right and the place they are applied to refuses them; then the message says why.
+    """
 
     code = "INVALID_ARGUMENT"
 

@@ -91,15 +91,16 @@ class EmbedOptions:
 
     Attributes:
         instruction: Replaces the model's default; only for queries. None means the default.
-        dimension: Number of leading components kept before normalising. None means native.
-        truncation: None of the texts is ever cut silently: each result says if it was.
+        dimension: Number of leading components kept before normalising. None means the default.
+        output_type: None means the model's default.
+        truncation: What happens to a text over the limit; each outcome says if it was cut.
     """
 
     input_type: InputType
     instruction: str | None = None
     dimension: int | None = None
     normalize: bool = True
-    output_type: OutputType = OutputType.FLOAT32
+    output_type: OutputType | None = None
     truncation: Truncation = Truncation.NONE
     priority: Priority = Priority.INTERACTIVE
     expected_contract_hash: str = ""
@@ -142,7 +143,12 @@ class RerankOptions:
 
 @dataclass(frozen=True, slots=True)
 class RerankOutcome:
-    """One document's score by its position in the request, or the error that took its place."""
+    """One document's score by its position in the request, or the error that took its place.
+
+    Attributes:
+        num_tokens: The document's own and those that close the prompt; what all documents share
+            is counted with the request.
+    """
 
     index: int
     score: float = 0.0

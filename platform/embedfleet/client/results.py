@@ -29,7 +29,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a call cost, prompts included."""
+    """What a call cost, prompts included: what a reranker's documents share counts once."""
 
     input_tokens: int = 0
     num_items: int = 0
@@ -92,7 +92,8 @@ class RankedDocument:
     Attributes:
         index: Its place in the documents given.
         score: Between 0 and 1, or logit(yes) - logit(no) where raw scores were asked for.
-        num_tokens: Prompt included.
+        num_tokens: Its own and those that close the prompt; the part before it, computed once for
+            all documents, is counted in `Usage.input_tokens` alone.
     """
 
     index: int
@@ -137,6 +138,8 @@ class ModelInfo:
     Attributes:
         message: Why the model is not ready.
         allowed_dimensions: If not empty, the only dimensions that a request may name.
+        max_tokens: Longest sequence, prompt and final token included.
+        max_items_per_request: Texts or documents that one request may hold.
         contract: What `contract_hash` is made of, by field name.
     """
 

@@ -1,4 +1,4 @@
-"""What one text becomes, and the cut that makes it fit; knows no prompts."""
+"""What one text becomes, and which texts are refused before any is tokenized; knows no prompts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class Tokenized:
     """One sequence, ready for an engine.
 
     Attributes:
-        token_ids: (n,) int64, whatever closes the sequence included.
+        token_ids: (n,) int64, whatever closes the sequence included. Of a reranker's document,
+            what follows the prefix that all documents share.
         truncated: Text was dropped to fit.
     """
 
