@@ -12,6 +12,28 @@ kind: Fleet
 metadata: {name: laptop}
 spec: {}
 """
+OTHER_KINDS = """
+---
+apiVersion: embedfleet.io/v1alpha1
+kind: Embedder
+metadata: {name: docs}
+spec: {model: {source: embedded/embedder}}
+---
+apiVersion: embedfleet.io/v1alpha1
+kind: Reranker
+metadata: {name: relevance}
+spec: {model: {source: embedded/reranker}}
+---
+apiVersion: embedfleet.io/v1alpha1
+kind: ModelRoute
+metadata: {name: search}
+spec: {targetKind: Embedder, rules: [{name: all, targets: [{model: docs}]}]}
+---
+apiVersion: embedfleet.io/v1alpha1
+kind: ModelCache
+metadata: {name: weights}
+spec: {source: {hub: {name: Qwen/Qwen3-Embedding-0.6B}}}
+"""
 BAD = """
 apiVersion: embedfleet.io/v1alpha1
 kind: Fleet
@@ -31,6 +53,20 @@ def test_what_is_right_is_named(tmp_path):
     file = tmp_path / "fleet.yaml"
     file.write_text(GOOD)
     assert validate("-f", file) == (0, "Fleet/laptop: ok\n", "")
+
+
+def test_every_kind_is_named(tmp_path):
+    file = tmp_path / "fleet.yaml"
+    file.write_text(GOOD + OTHER_KINDS)
+    code, out, err = validate("-f", file)
+    assert (code, err) == (0, "")
+    assert sorted(out.splitlines()) == [
+        "Embedder/docs: ok",
+        "Fleet/laptop: ok",
+        "ModelCache/weights: ok",
+        "ModelRoute/search: ok",
+        "Reranker/relevance: ok",
+    ]
 
 
 def test_stdin_is_a_file_too():
