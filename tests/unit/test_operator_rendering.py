@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from embedfleet.rendering.edge import (
 from embedfleet.rendering.flags import SERVE_FLAGS
 from embedfleet.rendering.serve import render_serve
 from embedfleet.resources import parse_manifests
-from embedfleet_operator.rendering import Manifest, to_yaml
+from embedfleet_operator.rendering import Manifest, Target, to_yaml
 
 HEAD = "apiVersion: embedfleet.io/v1alpha1\nkind: Fleet\n"
 
@@ -62,7 +63,7 @@ def test_serve_config_is_that_of_the_laptop(case: str) -> None:
     text = only(rendered(case), "RayService")["spec"]["serveConfigV2"]
     config = yaml.safe_load(text)
     manifests = given(case)
-    assert config == render_serve(manifests.only_fleet(), manifests.embedders, manifests.rerankers)
+    assert config == render_serve(manifests.only_fleet(), manifests.models)
     read = ServeDeploySchema.model_validate(config)
     assert read.model_dump(mode="json", exclude_unset=True) == config
 
@@ -191,14 +192,14 @@ def fleet(spec: str, name: str = "f") -> str:
 
 
 def test_a_change_of_the_edge_rolls_its_pods_and_nothing_else_does() -> None:
-    def checksum(text: str) -> str:
-        deployment = only(render_all(parse_manifests(text)), "Deployment")
+    def checksum(text: str, target: Target = TARGET) -> str:
+        deployment = only(render_all(parse_manifests(text), target), "Deployment")
         return str(deployment["spec"]["template"]["metadata"]["annotations"])
 
     pools = "pools: [{name: a}]"
     model = (
         "---\napiVersion: embedfleet.io/v1alpha1\nkind: Embedder\n"
-        'metadata: {name: e, namespace: n}\nspec: {model: {source: embedded/embedder}}\n'
+        "metadata: {name: e, namespace: n}\nspec: {model: {source: embedded/embedder}}\n"
     )
     before = checksum(fleet(pools))
     assert checksum(fleet("pools: [{name: a, maxNodes: 9}]")) == before
@@ -206,6 +207,8 @@ def test_a_change_of_the_edge_rolls_its_pods_and_nothing_else_does() -> None:
     assert checksum(fleet(f"{pools}, grpc: {{port: 443}}")) == before, "its Service changes"
     assert checksum(fleet(f"{pools}, grpc: {{maxMessageBytes: 65536}}")) != before
     assert checksum(fleet(pools) + model) != before
+    renewed = replace(TARGET, certificates_digest="renewed")
+    assert checksum(fleet(pools), renewed) != before
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,7 @@ from embedfleet.rendering.edge import (
     render_edge,
 )
 from embedfleet.rendering.names import Model
-from embedfleet.resources.embedder import Embedder
 from embedfleet.resources.fleet import Fleet, Tls
-from embedfleet.resources.reranker import Reranker
 from embedfleet_operator.rendering.manifests import (
     EDGE,
     RESTRICTED_CONTAINER,
@@ -69,7 +67,7 @@ def edge(fleet: Fleet, models: Sequence[Model], target: Target) -> tuple[Manifes
     budget = {"maxUnavailable": 1, "selector": selector}
     return (
         config_map,
-        _deployment(fleet, target, _checksum(config_map["data"])),
+        _deployment(fleet, target, _checksum(config_map["data"], target)),
         _service(fleet),
         manifest("policy/v1/PodDisruptionBudget", fleet, EDGE, edge_name(fleet), budget),
     )
@@ -83,16 +81,14 @@ def _config_map(fleet: Fleet, models: Sequence[Model], target: Target) -> Manife
         serve_slots=_SERVE_SLOTS,
         metrics=EDGE_METRICS_PORT,
     )
-    embedders = [each for each in models if isinstance(each, Embedder)]
-    rerankers = [each for each in models if isinstance(each, Reranker)]
-    config = render_edge(fleet, embedders, rerankers, ports)
+    config = render_edge(fleet, models, ports)
     found = manifest("v1/ConfigMap", fleet, EDGE, edge_name(fleet), {})
     del found["spec"]
     return {**found, "data": {CONFIG_FILE: config.haproxy_cfg, MAP_FILE: config.apps_map}}
 
 
-def _checksum(data: dict[str, str]) -> str:
-    text = "".join(f"{name}\n{data[name]}" for name in sorted(data))
+def _checksum(data: dict[str, str], target: Target) -> str:
+    text = "".join(f"{name}\n{data[name]}" for name in sorted(data)) + target.certificates_digest
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

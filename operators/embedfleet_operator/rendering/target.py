@@ -57,6 +57,8 @@ class Target:
         monitoring_namespace: Where Prometheus runs; empty lets every namespace read metrics.
         control_namespaces: Where this operator and KubeRay's run: they read the dashboard.
         cluster_domain: DNS suffix of Services.
+        certificates_digest: Of the Secrets that the fleet's TLS names: HAProxy reads them when it
+            starts, so renewed ones must replace the edge's pods.
     """
 
     image: str
@@ -66,3 +68,4 @@ class Target:
     monitoring_namespace: str = ""
     control_namespaces: tuple[str, ...] = ("embedfleet-system",)
     cluster_domain: str = "cluster.local"
+    certificates_digest: str = ""

@@ -20,9 +20,7 @@ from string import Template
 from typing import Final
 
 from embedfleet.rendering.names import ROUTER, Model, aliases, application
-from embedfleet.resources.embedder import Embedder
 from embedfleet.resources.fleet import Fleet, Tls
-from embedfleet.resources.reranker import Reranker
 
 __all__ = [
     "ADMIN_SOCKET",
@@ -97,16 +95,13 @@ class EdgeConfig:
     apps_map: str
 
 
-def render_edge(
-    fleet: Fleet, embedders: Sequence[Embedder], rerankers: Sequence[Reranker], ports: EdgePorts
-) -> EdgeConfig:
+def render_edge(fleet: Fleet, models: Sequence[Model], ports: EdgePorts) -> EdgeConfig:
     """Render the edge of a fleet.
 
     HAProxy is started with `-f` and the path of `CONFIG_FILE`; `MAP_FILE`, and with TLS
     `CERTIFICATE_FILE`, `PRIVATE_KEY_FILE` and `CLIENT_CA_FILE`, lie beside it. The sockets
     `ADMIN_SOCKET` and `METRICS_SOCKET` appear in the folder that it is started in.
     """
-    models: list[Model] = [*embedders, *rerankers]
     names = aliases(models)
     pairs = {
         name: application(model)
@@ -137,7 +132,8 @@ def _server(ports: EdgePorts) -> str:
     if not ports.serve_slots:
         return f"server serve {address}"
     # It starts before the name exists, and answers UNAVAILABLE until it does.
-    return f"server-template serve {ports.serve_slots} {address} resolvers dns init-addr none"
+    found = "resolvers dns resolve-prefer ipv4 init-addr none"
+    return f"server-template serve {ports.serve_slots} {address} {found}"
 
 
 def _transport(tls: Tls | None) -> str:
