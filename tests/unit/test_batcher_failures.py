@@ -8,7 +8,7 @@ import pytest
 
 from embedfleet.batching.batcher import Batcher
 from embedfleet.batching.planner import Limits
-from embedfleet.errors import EngineError, NonFiniteResult, OutOfMemory
+from embedfleet.errors import EngineError, NonFiniteResult, OutOfMemory, Unavailable
 
 LIMITS = Limits(
     max_batch_tokens=1_000,
@@ -112,15 +112,19 @@ async def test_another_failure_is_everyone_s_and_is_counted(error, message, capl
         assert cause is (error if isinstance(error, RuntimeError) else None)
         assert submitted.errors[0].__traceback__ is None
 
+        broken[0] = False
+        assert (await batcher.submit([ids(3)])).rows.tolist() == [3]
+
+        broken[0] = True
+        await batcher.submit([ids(1)])
+        batcher.check_health()  # the success between them starts the count anew
         await batcher.submit([ids(1)])
         assert message in batcher.stats().last_error
         with pytest.raises(EngineError, match="2 steps in a row"):
             batcher.check_health()
-
-        broken[0] = False
-        assert (await batcher.submit([ids(3)])).rows.tolist() == [3]
-        batcher.check_health()
-        assert batcher.stats().healthy
+        with pytest.raises(Unavailable, match=r"2 steps in a row.* another replica"):
+            await batcher.submit([ids(1)])
+        assert not batcher.stats().healthy
     assert ("failed unexpectedly" in caplog.text) == isinstance(error, RuntimeError)
 
 

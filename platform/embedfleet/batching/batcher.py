@@ -106,7 +106,7 @@ class Batcher:
             Overloaded: The queue is full or the deadline cannot be met; says when to retry.
             TooLarge: The request could never fit the queue.
             DeadlineExceeded: The deadline passed first.
-            Unavailable: The batcher is closed, or its thread has died.
+            Unavailable: The batcher is closed, or its engine is broken: retry on another replica.
             ValueError: Nothing to compute, which is a bug.
         """
         segments = sequences if prefix is None else [prefix, *sequences]
@@ -156,15 +156,19 @@ class Batcher:
         with self._changed:
             if self._closing or self._loop is None:
                 raise self._closed()
+            # The fastest to fail would draw the most work: send it away while health checks notice.
+            broken = self._health.problem(monotonic(), self._schedule.limits)
+            if broken is not None:
+                raise Unavailable(f"{broken.message} Retry on another replica.")
             request = self._schedule.add(work)
             self._changed.notify()
         return request
 
-    def _closed(self) -> EmbedfleetError:
+    def _closed(self) -> Unavailable:
+        died = self._health.died()
         state = "not started" if self._loop is None else "shutting down"
-        return self._health.died() or Unavailable(
-            f"{self._name} is {state} and takes no work. Retry on another replica."
-        )
+        cause = died.message if died else f"{self._name} is {state} and takes no work."
+        return Unavailable(f"{cause} Retry on another replica.")
 
     def _withdraw(self, request: Request) -> None:
         with self._changed:

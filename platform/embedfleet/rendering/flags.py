@@ -19,6 +19,10 @@ SERVE_FLAGS: Final[Mapping[str, str]] = {
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),
     # How soon load is seen by autoscaling.
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
+    # What a message may become once decompressed; the edge bounds what is sent.
+    "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(512 * 1024 * 1024),
+    # A worker that was reloaded away may finish its calls for as long as a call may take.
+    "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "600",
     # Old HAProxy workers let go of long-lived connections after a reload.
     "RAY_SERVE_HAPROXY_CLOSE_SPREAD_TIME_S": "5",
 }

@@ -21,7 +21,7 @@ from embedfleet.rendering.replica import (
     RoutedModel,
     RouterSettings,
 )
-from embedfleet.resources.embedder import Embedder, EmbedderSpec
+from embedfleet.resources.embedder import EmbedderSpec
 from embedfleet.resources.fleet import Fleet
 from embedfleet.resources.reranker import Reranker
 
@@ -60,9 +60,9 @@ _BUILD_MODEL: Final = "embedfleet.serving.app:build_model"
 _BUILD_ROUTER: Final = "embedfleet.serving.app:build_router"
 _POLICY: Final = "ray.serve.autoscaling_policy:default_autoscaling_policy"
 
-# The replica's own batcher is the queue: it knows tokens and deadlines, so Serve must hand
-# everything on, and only stop what would drown the event loop.
-_MAX_ONGOING_REQUESTS: Final = 4096
+# The replica's own batcher is the queue: it knows tokens and deadlines, and refuses with a hint. So
+# Serve's bound lies above the batcher's, and only stops what would drown the event loop.
+_MAX_ONGOING_REQUESTS: Final = 32_768
 _MAX_QUEUED_REQUESTS: Final = 1024
 _HEALTH_CHECK_TIMEOUT_SECONDS: Final = 30
 
@@ -81,17 +81,14 @@ class ServePorts:
 
 
 def render_serve(
-    fleet: Fleet,
-    embedders: Sequence[Embedder],
-    rerankers: Sequence[Reranker],
-    ports: ServePorts | None = None,
+    fleet: Fleet, models: Sequence[Model], ports: ServePorts | None = None
 ) -> ServeConfig:
     """Render a fleet as the body of `PUT /api/serve/applications/`.
 
     Without `ports`, Serve's proxies listen on Serve's own ports and every interface.
     """
     ports = ports or ServePorts()
-    models: list[Model] = sorted([*embedders, *rerankers], key=application)
+    models = sorted(models, key=application)
     names = aliases(models)
     return {
         "proxy_location": "EveryNode",
@@ -153,8 +150,8 @@ def _arguments(model: Model, *, has_gpu: bool) -> ReplicaArguments:
     return ReplicaArguments(
         name=model.name,
         role=role(model),
-        source=spec.model.resolved_source(role(model)),
-        revision=spec.model.resolved_revision(role(model)),
+        source=spec.source,
+        revision=spec.revision,
         weights=str(spec.quantization.weights),
         backend=str(spec.backend),
         max_tokens=longest,
@@ -214,8 +211,8 @@ def _router_application(
                 role=role(model),
                 application=application(model),
                 aliases=names[application(model)],
-                source=model.spec.model.resolved_source(role(model)),
-                revision=model.spec.model.resolved_revision(role(model)),
+                source=model.spec.source,
+                revision=model.spec.revision,
             )
             for model in models
         ),

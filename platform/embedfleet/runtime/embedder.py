@@ -84,7 +84,7 @@ class EmbedderRuntime(ModelRuntime):
             compute_seconds=compute_seconds,
             total_seconds=time.monotonic() - started,
         )
-        return EmbedResult(results, how.dimension, options.output_type, timings)
+        return EmbedResult(results, how.dimension, how.output_type, timings)
 
     async def tokenize(self, request: TokenizeRequest) -> list[Tokenized | EmbedfleetError]:
         """Show the exact ids that each text would be embedded as."""
@@ -114,11 +114,15 @@ class EmbedderRuntime(ModelRuntime):
         dimension = options.dimension
         if dimension is None:
             dimension = self.settings.default_dimension or native
-        check_dimension(dimension, native, self.settings.allowed_dimensions, options.output_type)
-        return Finish(dimension, options.normalize, options.output_type)
+        output_type = options.output_type or self.settings.default_output_type
+        check_dimension(dimension, native, self.settings.allowed_dimensions, output_type)
+        return Finish(dimension, options.normalize, output_type)
 
 
 def _size(item: EmbedItem | EmbedfleetError) -> int:
+    """Characters to tokenize or ids to check."""
     if isinstance(item, EmbedfleetError):
         return 0
-    return len(item.text) if item.text is not None else 0
+    if item.text is not None:
+        return len(item.text)
+    return 0 if item.token_ids is None else len(item.token_ids)

@@ -70,7 +70,7 @@ class RerankerRuntime(ModelRuntime):
             total_seconds=time.monotonic() - started,
         )
         return RerankResult(
-            outcomes=outcomes if options.top_n is None else outcomes[: options.top_n],
+            outcomes=_best(outcomes, options.top_n),
             input_tokens=sum(outcome.num_tokens for outcome in outcomes)
             + (len(tokens.prefix) if good else 0),
             num_documents=len(documents),
@@ -119,7 +119,8 @@ def _ranked(
             outcomes.append(RerankOutcome(index, error=error))
             continue
         error = submitted.errors.get(row)
-        logit = float(submitted.rows[row])
+        # Rows have no columns where no sequence of the request got one.
+        logit = 0.0 if error else float(submitted.rows[row])
         row += 1
         outcomes.append(
             RerankOutcome(
@@ -131,6 +132,14 @@ def _ranked(
             )
         )
     return sorted(outcomes, key=lambda outcome: (outcome.error is not None, -outcome.score))
+
+
+def _best(outcomes: list[RerankOutcome], top_n: int | None) -> list[RerankOutcome]:
+    """Keep the best scores, and every failure: whether one is told must not depend on the cut."""
+    if top_n is None:
+        return outcomes
+    scored = [outcome for outcome in outcomes if outcome.error is None]
+    return scored[:top_n] + outcomes[len(scored) :]
 
 
 def _sigmoid(logit: float) -> float:

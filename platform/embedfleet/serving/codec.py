@@ -42,12 +42,14 @@ __all__ = [
     "decode_embed",
     "decode_rerank",
     "decode_text",
+    "embed_stream_failure",
     "encode_embed",
     "encode_embed_stream",
     "encode_rerank",
     "enum_value",
     "item_error",
     "provenance",
+    "rerank_stream_failure",
 ]
 
 WireEmbedRequest = wire_embedding.EmbedRequest | wire_embedding.EmbedStreamRequest
@@ -115,7 +117,7 @@ def _item(index: int, item: wire_embedding.EmbedItem) -> EmbedItem | EmbedfleetE
 
 
 def decode_embed(
-    request: WireEmbedRequest, default_output_type: OutputType
+    request: WireEmbedRequest,
 ) -> tuple[list[EmbedItem | EmbedfleetError], EmbedOptions]:
     """Turn a request into items, each on its own either good or refused, and their options.
 
@@ -131,8 +133,10 @@ def decode_embed(
         ),
         dimension=request.dimension if request.HasField("dimension") else None,
         normalize=request.normalize if request.HasField("normalize") else True,
-        output_type=enum_value(
-            "output_type", request.output_type, OUTPUT_TYPES, default_output_type
+        output_type=(
+            enum_value("output_type", request.output_type, OUTPUT_TYPES, None)
+            if request.output_type
+            else None
         ),
         truncation=enum_value("truncation", request.truncation, TRUNCATIONS, Truncation.NONE),
         priority=enum_value("priority", request.priority, PRIORITIES, Priority.INTERACTIVE),
@@ -257,6 +261,25 @@ def encode_embed_stream(
             for outcome, id_ in zip(result.outcomes, ids, strict=True)
         ],
         **_embed_fields(result, made_by),
+    )
+
+
+def embed_stream_failure(
+    request: Any, error: EmbedfleetError
+) -> wire_embedding.EmbedStreamResponse:
+    """Tell why one message of a stream has no vectors, with the ids of its items if it has any."""
+    ids = [item.id for item in getattr(request, "items", ())]
+    return wire_embedding.EmbedStreamResponse(
+        embeddings=[wire_embedding.Embedding(id=id_) for id_ in ids], error=item_error(error)
+    )
+
+
+def rerank_stream_failure(
+    request: Any, error: EmbedfleetError
+) -> wire_reranking.RerankStreamResponse:
+    """Tell why one message of a stream has no ranking, with its id if it has one."""
+    return wire_reranking.RerankStreamResponse(
+        id=getattr(request, "id", b""), error=item_error(error)
     )
 
 

@@ -10,27 +10,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
 from google.protobuf.message import Message
 
-from embedfleet.errors import Cancelled, EmbedfleetError, EngineError, InvalidRequest, Unsupported
+from embedfleet.errors import EmbedfleetError, EngineError, InvalidRequest, Unsupported
 from embedfleet.serving.services import SERVICES, Malformed
 from embedfleet.status import to_status
 
-__all__ = ["Call", "Ingress", "StreamHandler", "UnaryHandler", "pump", "refuse"]
+__all__ = ["Call", "Ingress", "StreamHandler", "UnaryHandler", "refuse"]
 
 logger = logging.getLogger("embedfleet.serving")
 
 TIMEOUT_HEADER: Final = "x-embedfleet-timeout"
 """The caller's `grpc-timeout`, which gRPC itself keeps from handlers; set by the edge alone."""
 
-STREAM_CONCURRENCY: Final = 16
-"""Messages of one stream worked on at once: bounds what a client that never reads can hold."""
+STREAM_MESSAGES: Final = 16
+STREAM_ITEMS: Final = 1_024
+"""Messages, and items in them, of one stream that are worked on at once: bounds what a client that
+never reads can hold."""
 
+_TIMEOUT: Final = re.compile(r"([0-9]{1,8})([HMSmun])", re.ASCII)
 _TIMEOUT_UNITS: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
 
@@ -50,13 +55,27 @@ class Call:
     def of(cls, context: Any) -> Call:
         """Read the caller's timeout, None if it waits for ever."""
         for key, value in context.invocation_metadata():
-            if key == TIMEOUT_HEADER and value[-1:] in _TIMEOUT_UNITS and value[:-1].isdigit():
-                return cls(int(value[:-1]) * _TIMEOUT_UNITS[value[-1]])
+            if key == TIMEOUT_HEADER and (found := _TIMEOUT.fullmatch(value)):
+                return cls(int(found[1]) * _TIMEOUT_UNITS[found[2]])
         return cls(None)
 
 
 UnaryHandler = Callable[[Any, Call], Awaitable[Any]]
-StreamHandler = Callable[[AsyncIterator[Any], Call], AsyncGenerator[Any, None]]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamHandler:
+    """How a stream is served: every message stands for itself.
+
+    Attributes:
+        answer: Answers one message.
+        failed: Makes the answer that tells why a message has none; the stream goes on.
+        num_items: Counts what one message asks for.
+    """
+
+    answer: UnaryHandler
+    failed: Callable[[Any, EmbedfleetError], Any]
+    num_items: Callable[[Any], int]
 
 
 class _Empty:
@@ -127,15 +146,11 @@ class Ingress:
         if first is None:
             return
         handler = self._streams.get(type(first))
-        try:
-            if handler is None:
-                raise _refusal(first)
-            async for response in handler(_chain(first, requests), Call.of(context)):
-                yield response
-        except EmbedfleetError as error:
-            refuse(context, error)
-        except Exception as error:
-            refuse(context, _unexpected(error))
+        if handler is None:
+            refuse(context, _refusal(first))
+            return
+        async for response in _pump(_chain(first, requests), handler, Call.of(context)):
+            yield response
 
     async def _answer_once_streaming(self, request: Any, context: Any) -> AsyncGenerator[Any, None]:
         yield await self._answer(request, context)
@@ -147,35 +162,65 @@ async def _chain(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Any]:
         yield request
 
 
-async def pump(
-    requests: AsyncIterator[Any], answer: Callable[[Any], Awaitable[Any]]
+class _Window:
+    """Room for messages of a stream, by number and by items; one that is too large goes alone."""
+
+    def __init__(self) -> None:
+        self._messages = self._items = 0
+        self._freed = asyncio.Event()
+
+    async def take(self, num_items: int) -> None:
+        while self._messages and (
+            self._messages >= STREAM_MESSAGES or self._items + num_items > STREAM_ITEMS
+        ):
+            self._freed.clear()
+            await self._freed.wait()
+        self._messages += 1
+        self._items += num_items
+
+    def free(self, num_items: int) -> None:
+        self._messages -= 1
+        self._items -= num_items
+        self._freed.set()
+
+
+async def _pump(
+    requests: AsyncIterator[Any], handler: StreamHandler, call: Call
 ) -> AsyncGenerator[Any, None]:
     """Answer a stream's messages side by side, yielding answers as they are ready.
 
-    A slot is held from a message's arrival until its answer has been taken, so a client that never
+    Room is held from a message's arrival until its answer has been taken, so a client that never
     reads stops being read from.
     """
-    slots = asyncio.Semaphore(STREAM_CONCURRENCY)
+    window = _Window()
     answers: asyncio.Queue[Any] = asyncio.Queue()
     done = object()
 
-    async def one(request: Any) -> None:
-        answers.put_nowait(await answer(request))
+    async def one(request: Any, num_items: int) -> None:
+        try:
+            if isinstance(request, Malformed):
+                raise _refusal(request)
+            answer = await handler.answer(request, call)
+        except EmbedfleetError as error:
+            answer = handler.failed(request, error)
+        except Exception as error:
+            answer = handler.failed(request, _unexpected(error))
+        answers.put_nowait((answer, num_items))
 
     async def read() -> None:
         async with asyncio.TaskGroup() as tasks:
             async for request in requests:
-                await slots.acquire()
-                tasks.create_task(one(request))
+                num_items = 1 if isinstance(request, Malformed) else handler.num_items(request)
+                await window.take(num_items)
+                tasks.create_task(one(request, num_items))
 
     reader = asyncio.create_task(read())
     reader.add_done_callback(lambda _: answers.put_nowait(done))
     try:
         while (item := await answers.get()) is not done:
-            slots.release()
-            yield item
-        if reader.cancelled():
-            raise Cancelled("The stream was cancelled.")
+            answer, num_items = item
+            window.free(num_items)
+            yield answer
         await reader
     finally:
         reader.cancel()

@@ -6,26 +6,27 @@ wrongly is refused instead of answered with another model's vectors.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import Callable
 from typing import Any
 
 import ray
 from google.protobuf.message import Message
 
 from embedfleet.errors import EmbedfleetError, InvalidRequest, ModelNotFound, WrongRole
-from embedfleet.messages import OutputType, Role
+from embedfleet.messages import EmbedResult, Role
 from embedfleet.rendering.replica import ReplicaArguments, ReplicaSettings
 from embedfleet.runtime import EmbedderRuntime, ModelRuntime, RerankerRuntime, load_model
 from embedfleet.serving.codec import (
     decode_embed,
     decode_rerank,
+    embed_stream_failure,
     encode_embed,
     encode_embed_stream,
     encode_rerank,
-    item_error,
+    rerank_stream_failure,
 )
 from embedfleet.serving.describe import decode_tokenize, encode_model, encode_tokenize
-from embedfleet.serving.ingress import Call, Ingress, StreamHandler, UnaryHandler, pump
+from embedfleet.serving.ingress import Call, Ingress, StreamHandler, UnaryHandler
 from embedfleet.status import to_status
 from embedfleet.wire import embedding_pb2 as wire_embedding
 from embedfleet.wire import model_pb2 as wire_model
@@ -79,17 +80,21 @@ class _ModelReplica(Ingress):
             field="model",
         )
 
-    def _wrong_role(self, asked: Role) -> WrongRole:
+    async def _refuse(self, request: Any, call: Call) -> Any:
+        """Refuse what only a model of the other role can do."""
         arguments = self._runtime.arguments
-        call = {
-            Role.EMBEDDER: "EmbeddingService.Embed",
-            Role.RERANKER: "RerankingService.Rerank",
+        other, rpc = {
+            Role.EMBEDDER: (Role.RERANKER, "EmbeddingService.Embed"),
+            Role.RERANKER: (Role.EMBEDDER, "RerankingService.Rerank"),
         }[arguments.role]
-        return WrongRole(
-            f"model {arguments.name!r} is served as {arguments.role.value}, not as {asked.value}. "
-            f"Call {call}, or name another model: ModelService.ListModels shows all.",
+        raise WrongRole(
+            f"model {arguments.name!r} is served as {arguments.role.value}, not as {other.value}. "
+            f"Call {rpc}, or name another model: ModelService.ListModels shows all.",
             field="model",
         )
+
+    def _refusing(self, failed: Callable[[Any, EmbedfleetError], Any]) -> StreamHandler:
+        return StreamHandler(self._refuse, failed, lambda request: 1)
 
     async def _tokenize(self, request: Any, call: Call) -> wire_model.TokenizeResponse:
         self._check_name(request.model)
@@ -126,47 +131,35 @@ class EmbedderReplica(_ModelReplica):
 
     def __init__(self, args: dict[str, Any]) -> None:
         self._embedder = EmbedderRuntime(load_model(*_own_share(args)), ReplicaSettings())
-        unary: dict[type[Message], UnaryHandler] = {
-            wire_embedding.EmbedRequest: self._embed,
-            wire_embedding.EmbedStreamRequest: self._embed_streamed,
-            wire_reranking.RerankRequest: self._refuse_rerank,
-        }
-        streams: dict[type[Message], StreamHandler] = {
-            wire_embedding.EmbedStreamRequest: self._embed_stream,
-        }
-        super().__init__(self._embedder, unary, streams)
+        stream = StreamHandler(
+            self._embed_message, embed_stream_failure, lambda request: len(request.items)
+        )
+        super().__init__(
+            self._embedder,
+            {
+                wire_embedding.EmbedRequest: self._embed,
+                wire_embedding.EmbedStreamRequest: self._embed_message,
+                wire_reranking.RerankRequest: self._refuse,
+                wire_reranking.RerankStreamRequest: self._refuse,
+            },
+            {
+                wire_embedding.EmbedStreamRequest: stream,
+                wire_reranking.RerankStreamRequest: self._refusing(rerank_stream_failure),
+            },
+        )
+
+    async def _run(self, request: Any, call: Call) -> EmbedResult:
+        self._check_name(request.model)
+        items, options = decode_embed(request)
+        return await self._embedder.embed(items, options, call.deadline)
 
     async def _embed(self, request: Any, call: Call) -> wire_embedding.EmbedResponse:
-        self._check_name(request.model)
-        default = self._embedder.settings.default_output_type
-        items, options = decode_embed(request, default)
-        result = await self._embedder.embed(items, options, call.deadline)
-        return encode_embed(result, self._embedder.provenance)
+        return encode_embed(await self._run(request, call), self._embedder.provenance)
 
-    async def _embed_streamed(self, request: Any, call: Call) -> wire_embedding.EmbedStreamResponse:
-        self._check_name(request.model)
-        items, options = decode_embed(request, OutputType.FLOAT32)
-        result = await self._embedder.embed(items, options, call.deadline)
+    async def _embed_message(self, request: Any, call: Call) -> wire_embedding.EmbedStreamResponse:
+        result = await self._run(request, call)
         ids = [item.id for item in request.items]
         return encode_embed_stream(result, self._embedder.provenance, ids)
-
-    async def _embed_stream(
-        self, requests: AsyncIterator[Any], call: Call
-    ) -> AsyncGenerator[Any, None]:
-        async def answer(request: Any) -> Any:
-            try:
-                return await self._embed_streamed(request, call)
-            except EmbedfleetError as error:
-                return wire_embedding.EmbedStreamResponse(
-                    embeddings=[wire_embedding.Embedding(id=item.id) for item in request.items],
-                    error=item_error(error),
-                )
-
-        async for response in pump(requests, answer):
-            yield response
-
-    async def _refuse_rerank(self, request: Any, call: Call) -> Any:
-        raise self._wrong_role(Role.RERANKER)
 
 
 class RerankerReplica(_ModelReplica):
@@ -174,15 +167,22 @@ class RerankerReplica(_ModelReplica):
 
     def __init__(self, args: dict[str, Any]) -> None:
         self._reranker = RerankerRuntime(load_model(*_own_share(args)), ReplicaSettings())
-        unary: dict[type[Message], UnaryHandler] = {
-            wire_reranking.RerankRequest: self._rerank,
-            wire_reranking.RerankStreamRequest: self._rerank_streamed,
-            wire_embedding.EmbedRequest: self._refuse_embed,
-        }
-        streams: dict[type[Message], StreamHandler] = {
-            wire_reranking.RerankStreamRequest: self._rerank_stream,
-        }
-        super().__init__(self._reranker, unary, streams)
+        stream = StreamHandler(
+            self._rerank_message, rerank_stream_failure, lambda request: len(request.documents)
+        )
+        super().__init__(
+            self._reranker,
+            {
+                wire_reranking.RerankRequest: self._rerank,
+                wire_reranking.RerankStreamRequest: self._rerank_message,
+                wire_embedding.EmbedRequest: self._refuse,
+                wire_embedding.EmbedStreamRequest: self._refuse,
+            },
+            {
+                wire_reranking.RerankStreamRequest: stream,
+                wire_embedding.EmbedStreamRequest: self._refusing(embed_stream_failure),
+            },
+        )
 
     async def _rerank(self, request: Any, call: Call) -> wire_reranking.RerankResponse:
         self._check_name(request.model)
@@ -191,7 +191,7 @@ class RerankerReplica(_ModelReplica):
         texts = request.documents if options.return_documents else None
         return encode_rerank(result, self._reranker.provenance, texts)
 
-    async def _rerank_streamed(
+    async def _rerank_message(
         self, request: Any, call: Call
     ) -> wire_reranking.RerankStreamResponse:
         response = await self._rerank(request, call)
@@ -202,21 +202,6 @@ class RerankerReplica(_ModelReplica):
             provenance=response.provenance,
             id=request.id,
         )
-
-    async def _rerank_stream(
-        self, requests: AsyncIterator[Any], call: Call
-    ) -> AsyncGenerator[Any, None]:
-        async def answer(request: Any) -> Any:
-            try:
-                return await self._rerank_streamed(request, call)
-            except EmbedfleetError as error:
-                return wire_reranking.RerankStreamResponse(id=request.id, error=item_error(error))
-
-        async for response in pump(requests, answer):
-            yield response
-
-    async def _refuse_embed(self, request: Any, call: Call) -> Any:
-        raise self._wrong_role(Role.EMBEDDER)
 
 
 def _own_share(args: dict[str, Any]) -> tuple[ReplicaArguments, int]:

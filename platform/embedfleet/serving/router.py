@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 from google.protobuf.message import Message
@@ -21,10 +21,16 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from embedfleet.errors import EmbedfleetError, InvalidRequest, ModelNotFound, TooLarge, Unavailable
+from embedfleet.errors import InvalidRequest, ModelNotFound, TooLarge, Unavailable
 from embedfleet.rendering.replica import RoutedModel, RouterSettings
-from embedfleet.serving.codec import ROLES, decode_text, item_error
-from embedfleet.serving.ingress import Call, Ingress, StreamHandler, UnaryHandler, pump
+from embedfleet.serving.codec import (
+    ROLES,
+    decode_text,
+    embed_stream_failure,
+    rerank_stream_failure,
+)
+from embedfleet.serving.ingress import Call, Ingress, StreamHandler, UnaryHandler
+from embedfleet.serving.running import RunningApplications
 from embedfleet.serving.services import SERVICES, Malformed
 from embedfleet.status import from_status
 from embedfleet.wire import embedding_pb2 as wire_embedding
@@ -44,6 +50,7 @@ class Router(Ingress):
         self._settings = RouterSettings(fleet="")
         self._by_name: dict[str, RoutedModel] = {}
         self._handles: dict[str, DeploymentHandle] = {}
+        self._running = RunningApplications()
         unary: dict[type[Message], UnaryHandler] = {
             wire_embedding.EmbedRequest: self._forward,
             wire_reranking.RerankRequest: self._forward,
@@ -54,8 +61,12 @@ class Router(Ingress):
             health_pb2.HealthListRequest: self._list_health,
         }
         streams: dict[type[Message], StreamHandler] = {
-            wire_embedding.EmbedStreamRequest: self._forward_stream,
-            wire_reranking.RerankStreamRequest: self._forward_stream,
+            wire_embedding.EmbedStreamRequest: StreamHandler(
+                self._forward, embed_stream_failure, lambda request: len(request.items)
+            ),
+            wire_reranking.RerankStreamRequest: StreamHandler(
+                self._forward, rerank_stream_failure, lambda request: len(request.documents)
+            ),
         }
         super().__init__(unary, streams)
 
@@ -88,10 +99,12 @@ class Router(Ingress):
                 "(Fleet spec.grpc.maxMessageBytes): send fewer items at a time."
             )
 
-    def _handle(self, application: str) -> DeploymentHandle:
+    async def _handle(self, application: str) -> DeploymentHandle:
         handle = self._handles.get(application)
         if handle is None:
-            handle = self._handles[application] = serve.get_app_handle(application)
+            # Asks Serve's controller and blocks while that restarts.
+            handle = await asyncio.to_thread(serve.get_app_handle, application)
+            self._handles[application] = handle
         return handle
 
     async def _forward(self, request: Any, call: Call) -> Any:
@@ -99,10 +112,10 @@ class Router(Ingress):
         model = self._find("model", request.model)
         remaining = None if call.deadline is None else call.deadline - time.monotonic()
         try:
-            response = self._handle(model.application).forward.remote(
+            handle = await self._handle(model.application)
+            payload, status = await handle.forward.remote(
                 type(request).__name__, request.SerializeToString(), remaining
             )
-            payload, status = await response
         except (RayError, RayServeException) as error:
             raise Unavailable(
                 f"model {model.name!r} cannot answer now: {error}. Try again shortly.",
@@ -114,18 +127,6 @@ class Router(Ingress):
             raise from_status(code, failure.message, failure)
         return _Raw(payload)
 
-    async def _forward_stream(
-        self, requests: AsyncIterator[Any], call: Call
-    ) -> AsyncGenerator[Any, None]:
-        async def answer(request: Any) -> Any:
-            try:
-                return await self._forward(request, call)
-            except EmbedfleetError as error:
-                return _stream_error(request, error)
-
-        async for response in pump(requests, answer):
-            yield response
-
     async def _describe(self, model: RoutedModel) -> wire_model.Model:
         described = wire_model.Model(
             name=model.name.encode(),
@@ -135,12 +136,13 @@ class Router(Ingress):
             source=model.source.encode(),
             revision=model.revision.encode(),
         )
-        if not await _has_running_replica(model.application):
+        if model.application not in await self._running.get():
             described.message = b"No replica is running: starting, failed, or scaled to zero."
             return described
         try:
             async with asyncio.timeout(DESCRIBE_TIMEOUT_SECONDS):
-                payload = await self._handle(model.application).describe.remote()
+                handle = await self._handle(model.application)
+                payload = await handle.describe.remote()
         except (RayError, RayServeException, TimeoutError) as error:
             described.message = f"No replica answered: {type(error).__name__}.".encode()
             return described
@@ -168,13 +170,13 @@ class Router(Ingress):
                 "Health.List names all of them.",
                 field="service",
             )
-        return _health(await _has_running_replica(model.application))
+        return _health(model.application in await self._running.get())
 
     async def _list_health(self, request: Any, call: Call) -> health_pb2.HealthListResponse:
         models = self._settings.models
-        running = await asyncio.gather(*(_has_running_replica(m.application) for m in models))
+        running = await self._running.get()
         statuses = {name: _health(True) for name in ("", *SERVICES)}
-        statuses |= {m.name: _health(up) for m, up in zip(models, running, strict=True)}
+        statuses |= {model.name: _health(model.application in running) for model in models}
         return health_pb2.HealthListResponse(statuses=statuses)
 
     async def Watch(self, request: Any, grpc_context: Any) -> AsyncGenerator[Any, None]:
@@ -210,28 +212,6 @@ class _Raw:
         return self._payload
 
 
-def _stream_error(request: Any, error: EmbedfleetError) -> Any:
-    if isinstance(request, wire_reranking.RerankStreamRequest):
-        return wire_reranking.RerankStreamResponse(id=request.id, error=item_error(error))
-    ids = [wire_embedding.Embedding(id=item.id) for item in request.items]
-    return wire_embedding.EmbedStreamResponse(embeddings=ids, error=item_error(error))
-
-
-def _health(running: bool) -> health_pb2.HealthCheckResponse:
+def _health(is_serving: bool) -> health_pb2.HealthCheckResponse:
     status = health_pb2.HealthCheckResponse
-    return status(status=status.SERVING if running else status.NOT_SERVING)
-
-
-async def _has_running_replica(application: str) -> bool:
-    """Ask Serve's controller, off the event loop: its client blocks."""
-
-    def ask() -> bool:
-        status = serve.status().applications.get(application)
-        if status is None:
-            return False
-        return any(
-            deployment.replica_states.get("RUNNING", 0) > 0
-            for deployment in status.deployments.values()
-        )
-
-    return await asyncio.to_thread(ask)
+    return status(status=status.SERVING if is_serving else status.NOT_SERVING)
