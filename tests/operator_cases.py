@@ -40,8 +40,7 @@ def rendered(case: str) -> tuple[Manifest, ...]:
 
 
 def render_all(manifests: Manifests, target: Target = TARGET) -> tuple[Manifest, ...]:
-    models = (*manifests.embedders, *manifests.rerankers)
-    return render(manifests.only_fleet(), models, target)
+    return render(manifests.only_fleet(), manifests.models, target)
 
 
 def only(manifests: tuple[Manifest, ...], kind: str) -> Manifest:

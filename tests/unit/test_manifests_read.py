@@ -10,8 +10,10 @@ import pytest
 
 from embedfleet.catalog import DEFAULT_INSTRUCTION
 from embedfleet.errors import InvalidManifest
-from embedfleet.messages import OutputType, Role
+from embedfleet.messages import OutputType
 from embedfleet.resources import load_manifests, parse_manifests
+from embedfleet.resources.embedder import EmbedderSpec
+from embedfleet.resources.reranker import RerankerSpec
 from embedfleet.resources.shared import Backend, ModelSource, Size, Weights
 
 HEAD = "apiVersion: embedfleet.io/v1alpha1\n"
@@ -26,6 +28,23 @@ def test_fleet_that_comes_with_the_package() -> None:
     assert [e.name for e in manifests.embedders] == ["docs"]
     assert [r.name for r in manifests.rerankers] == ["relevance"]
     assert manifests.of_fleet(manifests.only_fleet()) == manifests
+
+
+def test_resources_of_every_kind_are_listed_models_together() -> None:
+    every = {
+        "ModelCache": "{source: {hub: {name: qwen/qwen3-embedding-0.6b}}}",
+        "ModelRoute": "{targetKind: Embedder, rules: [{name: all, targets: [{model: embedder}]}]}",
+        "Reranker": "{model: {source: embedded/reranker}}",
+        "Embedder": "{model: {source: embedded/embedder}}",
+        "Fleet": "{}",
+    }
+    named = (
+        f"{HEAD}kind: {kind}\nmetadata: {{name: {kind.lower()}}}\nspec: {spec}\n"
+        for kind, spec in every.items()
+    )
+    manifests = parse_manifests("---\n".join(named))
+    assert [each.kind for each in manifests.resources()] == [*reversed(every)]
+    assert [each.kind for each in manifests.models] == ["Embedder", "Reranker"]
 
 
 def test_defaults_suit_a_laptop() -> None:
@@ -52,30 +71,33 @@ def test_upper_bound_follows_the_lower_one(scaling: str, expected: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "role", "source", "revision"),
+    ("spec", "source", "revision"),
     [
         (
-            ModelSource(size=Size.SMALL), Role.EMBEDDER,
+            EmbedderSpec(model=ModelSource(size=Size.SMALL)),
             "Qwen/Qwen3-Embedding-0.6B", "b22da495047858cce924d27d76261e96be6febc0",
         ),
         (
-            ModelSource(size=Size.LARGE, revision="c" * 40), Role.RERANKER,
+            RerankerSpec(model=ModelSource(size=Size.LARGE, revision="c" * 40)),
             "Qwen/Qwen3-Reranker-8B", "c" * 40,
         ),
         (
-            ModelSource(source="qwen/qwen3-embedding-4b"), Role.EMBEDDER,
+            EmbedderSpec(model=ModelSource(source="qwen/qwen3-embedding-4b")),
             "Qwen/Qwen3-Embedding-4B", "636cd9bf47d976946cdbb2b0c3ca0cb2f8eea5ff",
         ),
-        (ModelSource(source="/models/x"), Role.EMBEDDER, "/models/x", ""),
-        (ModelSource(source="file:///models/x"), Role.EMBEDDER, "file:///models/x", ""),
-        (ModelSource(source="embedded/embedder"), Role.EMBEDDER, "embedded/embedder", ""),
-        (ModelSource(source="me/mine", revision="d" * 40), Role.EMBEDDER, "me/mine", "d" * 40),
+        (EmbedderSpec(model=ModelSource(source="/models/x")), "/models/x", ""),
+        (EmbedderSpec(model=ModelSource(source="file:///models/x")), "file:///models/x", ""),
+        (EmbedderSpec(model=ModelSource(source="embedded/embedder")), "embedded/embedder", ""),
+        (
+            RerankerSpec(model=ModelSource(source="me/mine", revision="d" * 40)),
+            "me/mine", "d" * 40,
+        ),
     ],
 )  # fmt: skip
 def test_source_and_revision_are_worked_out(
-    given: ModelSource, role: Role, source: str, revision: str
+    spec: EmbedderSpec | RerankerSpec, source: str, revision: str
 ) -> None:
-    assert (given.resolved_source(role), given.resolved_revision(role)) == (source, revision)
+    assert (spec.source, spec.revision) == (source, revision)
 
 
 def test_what_the_api_server_adds_is_read_and_ignored() -> None:

@@ -17,10 +17,8 @@ Schema = dict[str, Any]
 
 def spec_of(case: str) -> dict[str, Any]:
     manifests = given(case)
-    models = (*manifests.embedders, *manifests.rerankers)
-    found: dict[str, Any] = only(render(manifests.only_fleet(), models, TARGET), "RayService")[
-        "spec"
-    ]
+    rendered = render(manifests.only_fleet(), manifests.models, TARGET)
+    found: dict[str, Any] = only(rendered, "RayService")["spec"]
     return found
 
 

@@ -26,7 +26,7 @@ def config(embedder: str = DOCS, reranker: str = "", pools: str = "") -> dict[st
     if reranker:
         text += f"---\n{head}kind: Reranker\nmetadata: {{name: rel}}\nspec: {{{reranker}}}\n"
     given = parse_manifests(text)
-    return render_serve(given.only_fleet(), given.embedders, given.rerankers)
+    return render_serve(given.only_fleet(), given.models)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_models_come_and_go() -> None:
 def test_applying_twice_changes_nothing() -> None:
     text = resources.files("embedfleet.embedded").joinpath("fleet.yaml").read_text()
     given = parse_manifests(text)
-    wanted = render_serve(given.only_fleet(), given.embedders, given.rerankers)
+    wanted = render_serve(given.only_fleet(), given.models)
     applied = json.loads(json.dumps(wanted))
     found = plan(applied, wanted)
     assert found.changes == ()

@@ -36,11 +36,11 @@ def manifests(case: str) -> Manifests:
 
 
 def serve_config(given: Manifests, ports: ServePorts | None = None) -> dict[str, Any]:
-    return render_serve(given.only_fleet(), given.embedders, given.rerankers, ports)
+    return render_serve(given.only_fleet(), given.models, ports)
 
 
 def edge_config(given: Manifests) -> dict[str, str]:
-    edge = render_edge(given.only_fleet(), given.embedders, given.rerankers, PORTS)
+    edge = render_edge(given.only_fleet(), given.models, PORTS)
     return {CONFIG_FILE: edge.haproxy_cfg, MAP_FILE: edge.apps_map}
 
 

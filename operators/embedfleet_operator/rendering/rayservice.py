@@ -14,9 +14,7 @@ from typing import Any, Final
 
 from embedfleet.rendering.names import Model
 from embedfleet.rendering.serve import POOL_LABEL, ServeConfig, render_serve, to_yaml
-from embedfleet.resources.embedder import Embedder
 from embedfleet.resources.fleet import Fleet, FleetSpec, Pool
-from embedfleet.resources.reranker import Reranker
 from embedfleet_operator.rendering.manifests import (
     RAY,
     RESTRICTED_CONTAINER,
@@ -38,9 +36,7 @@ _HIGHEST_PRIORITY: Final = 100
 
 def rayservice(fleet: Fleet, models: Sequence[Model], target: Target) -> Manifest:
     """Build the RayService of a fleet."""
-    embedders = [each for each in models if isinstance(each, Embedder)]
-    rerankers = [each for each in models if isinstance(each, Reranker)]
-    config = render_serve(fleet, embedders, rerankers, SERVE_PORTS)
+    config = render_serve(fleet, models, SERVE_PORTS)
     spec = {
         "serveConfigV2": to_yaml(config),
         "upgradeStrategy": {"type": "NewCluster"},

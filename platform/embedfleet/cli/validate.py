@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import fields
 
 import click
 from click.exceptions import Exit
@@ -31,7 +30,5 @@ def validate(files: tuple[str, ...]) -> None:
         count = len(refusal.problems)
         click.echo(f"embedfleet: {count} problem{'s' * (count != 1)} found", err=True)
         raise Exit(1) from refusal
-    # Every kind that manifests can hold, so that a new one cannot be left out here.
-    for field in fields(found):
-        for resource in getattr(found, field.name):
-            click.echo(f"{resource.kind}/{resource.name}: ok")
+    for resource in found.resources():
+        click.echo(f"{resource.kind}/{resource.name}: ok")

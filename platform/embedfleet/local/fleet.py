@@ -207,7 +207,7 @@ def _start_edge(state: FleetState, how: Up) -> FleetState:
 
 def _serve_config(manifests: Manifests, state: FleetState) -> ServeConfig:
     ports = ServePorts(state.ports.serve_grpc, state.ports.serve_http, "127.0.0.1")
-    return render_serve(manifests.fleets[0], manifests.embedders, manifests.rerankers, ports)
+    return render_serve(manifests.fleets[0], manifests.models, ports)
 
 
 def _deploy(manifests: Manifests, state: FleetState) -> bool:
@@ -221,7 +221,7 @@ def _deploy(manifests: Manifests, state: FleetState) -> bool:
     host, _, port = state.endpoint.rpartition(":")
     behind = urlsplit(state.dashboard).hostname or "127.0.0.1"
     ports = EdgePorts(state.ports.serve_grpc, behind, int(port), host)
-    edge = render_edge(fleet, manifests.embedders, manifests.rerankers, ports)
+    edge = render_edge(fleet, manifests.models, ports)
     changed = write_edge(edge, fleet.spec.tls, folder)
     with ServeRest(state.dashboard, state.token) as serve:
         serve.put(config)

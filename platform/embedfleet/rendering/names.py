@@ -7,16 +7,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from embedfleet.messages import Role
-from embedfleet.resources.embedder import Embedder
-from embedfleet.resources.reranker import Reranker
+from embedfleet.resources.base import ROUTER
+from embedfleet.resources.rules import Model
 from embedfleet.resources.shared import is_local
 
 __all__ = ["ROUTER", "Model", "aliases", "application", "role"]
-
-Model = Embedder | Reranker
-
-ROUTER: Final = "router"
-"""Application, and its deployment, that answers for the fleet as a whole."""
 
 _PREFIXES: Final = {Role.EMBEDDER: "emb", Role.RERANKER: "rrk"}
 
@@ -41,7 +36,7 @@ def aliases(models: Sequence[Model]) -> dict[str, tuple[str, ...]]:
         By application.
     """
     taken = {name for model in models for name in (model.name, *model.spec.aliases)}
-    sources = {application(m): m.spec.model.resolved_source(role(m)) for m in models}
+    sources = {application(m): m.spec.source for m in models}
     shared = Counter(sources.values())
     found: dict[str, tuple[str, ...]] = {}
     for model in models:

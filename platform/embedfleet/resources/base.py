@@ -20,6 +20,7 @@ __all__ = [
     "LABEL_KEY",
     "PATTERNS",
     "RESERVED_NAMES",
+    "ROUTER",
     "RULES",
     "Alias",
     "LabelValue",
@@ -33,7 +34,10 @@ __all__ = [
 API_VERSION: Final = "embedfleet.io/v1alpha1"
 RULES: Final = "rules"
 
-RESERVED_NAMES: Final = frozenset({"router"})
+ROUTER: Final = "router"
+"""Application, and its deployment, that answers for the fleet as a whole."""
+
+RESERVED_NAMES: Final = frozenset({ROUTER})
 """What a fleet calls applications of its own."""
 
 _NAME: Final = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"

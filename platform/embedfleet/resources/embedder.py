@@ -49,7 +49,7 @@ class EmbedderSpec(ModelSpec):
     def rules(self) -> Iterator[Violation]:
         """Dimensions that the model has and that agree with each other."""
         yield from model_violations(self, self.quantization.weights)
-        known = self.model.published(self.role)
+        known = self.published
         native = known.native_dimension if known else None
         for index, dimension in enumerate(self.allowed_dimensions):
             path = f"allowedDimensions[{index}]"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -17,6 +17,7 @@ from embedfleet.resources.model_route import ModelRoute
 from embedfleet.resources.problems import closest, identity, judge, problem
 from embedfleet.resources.reranker import Reranker
 from embedfleet.resources.rules import (
+    Model,
     Served,
     fleet_violations,
     name_violations,
@@ -46,6 +47,16 @@ class Manifests:
     rerankers: tuple[Reranker, ...] = ()
     routes: tuple[ModelRoute, ...] = ()
     caches: tuple[ModelCache, ...] = ()
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """All that replicas run for, embedders first."""
+        return (*self.embedders, *self.rerankers)
+
+    def resources(self) -> Iterator[Fleet | Served | ModelCache]:
+        """Yield the resources of every kind, one kind after the other."""
+        for each in fields(self):
+            yield from getattr(self, each.name)
 
     def only_fleet(self) -> Fleet:
         """Give the one fleet.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from embedfleet.messages import Role
 from embedfleet.resources.base import RESERVED_NAMES, Violation
 from embedfleet.resources.embedder import Embedder
 from embedfleet.resources.fleet import Fleet
@@ -26,6 +25,8 @@ __all__ = [
 ]
 
 Model = Embedder | Reranker
+"""What a fleet runs replicas of."""
+
 Served = Model | ModelRoute
 """What clients can name in a request."""
 
@@ -128,9 +129,8 @@ def _mixed(
 
 def _space(embedder: Embedder) -> tuple[str, str] | None:
     """Give what is known of a vector space without its files; None where only digests tell."""
-    model = embedder.spec.model
-    source = model.resolved_source(Role.EMBEDDER)
-    return None if is_local(source) else (source, model.resolved_revision(Role.EMBEDDER))
+    spec = embedder.spec
+    return None if is_local(spec.source) else (spec.source, spec.revision)
 
 
 def name_violations(model: Served, others: Iterable[Served]) -> Iterator[Violation]:

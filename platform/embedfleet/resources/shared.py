@@ -95,16 +95,6 @@ class ModelSource(Part):
             return published(self.source)
         return next((m for m in PUBLISHED if m.role is role and m.size == self.size), None)
 
-    def resolved_source(self, role: Role) -> str:
-        """Give what to load; published names are spelled as published."""
-        known = self.published(role)
-        return known.source if known else self.source or ""
-
-    def resolved_revision(self, role: Role) -> str:
-        """Give the commit to load; empty for a local source."""
-        known = self.published(role)
-        return self.revision or (known.revision if known else "")
-
 
 class Instruction(Part):
     """What queries are told to look for."""
@@ -226,6 +216,23 @@ class ModelSpec(Part):
     rollout: Rollout = Rollout()
     """How replicas are replaced, watched and stopped."""
 
+    @property
+    def published(self) -> PublishedModel | None:
+        """The published model that this names, if it is one."""
+        return self.model.published(self.role)
+
+    @property
+    def source(self) -> str:
+        """What to load; published names are spelled as published."""
+        known = self.published
+        return known.source if known else self.model.source or ""
+
+    @property
+    def revision(self) -> str:
+        """The commit to load; empty for a local source."""
+        known = self.published
+        return self.model.revision or (known.revision if known else "")
+
 
 TokenLimit = Annotated[int, Field(ge=16, le=MAX_TOKENS)]
 """A sequence limit: the reranker's frame alone is dozens of tokens, so less than 16 is a slip."""
@@ -248,7 +255,7 @@ def model_violations(spec: ModelSpec, weights: Weights) -> Iterator[Violation]:
     """
     yield from alias_violations(spec.aliases)
     yield from _source_violations(spec.model)
-    known = spec.model.published(spec.role)
+    known = spec.published
     if known is None:
         return
     if known.role is not spec.role:

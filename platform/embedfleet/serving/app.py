@@ -11,6 +11,7 @@ from ray import serve
 from ray.serve import Application
 
 from embedfleet.messages import Role
+from embedfleet.rendering.names import ROUTER
 from embedfleet.rendering.replica import ReplicaArguments
 
 __all__ = ["build_model", "build_router"]
@@ -29,4 +30,4 @@ def build_router(args: dict[str, Any]) -> Application:
     """Bind the router; its models arrive as user_config."""
     from embedfleet.serving.router import Router
 
-    return serve.deployment(Router, name="router").bind()
+    return serve.deployment(Router, name=ROUTER).bind()
