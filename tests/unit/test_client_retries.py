@@ -67,8 +67,8 @@ def test_keywords_become_options():
 @pytest.mark.parametrize(
     ("keywords", "said"),
     [
-        ({"dimension": -1}, "dimension is -1"),
-        ({"dimension": 2**32}, "dimension is 4294967296"),
+        ({"dimension": -1}, "dimension is -1; it must be 0 to 4294967295"),
+        ({"dimension": 2**32}, "dimension is 4294967296; it must be 0 to 4294967295"),
         ({"dimension": 2.5}, r"dimension is 2\.5; it must be a whole number"),
         ({"dimension": True}, "dimension is True"),
         ({"output_type": "float64"}, "output_type is 'float64'; it must be one of FLOAT32, "),

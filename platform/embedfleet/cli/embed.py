@@ -46,9 +46,7 @@ class _Totals:
 @click.option("--instruction", help="Instead of the model's own; only with --query.")
 @click.option("--dimension", type=int, help="Keep that many leading components.")
 @click.option("--no-normalize", is_flag=True, help="Not of unit length.")
-@click.option(
-    "--output-type", type=_TYPES, default="float32", show_default=True, help="Of a component."
-)
+@click.option("--output-type", type=_TYPES, help="Of a component. Default: the model's.")
 @truncation_option
 @click.option("--output", type=click.Choice(["table", "jsonl", "npy"]), help="Default: table.")
 @click.option("--output-file", type=click.Path(dir_okay=False, path_type=Path), help=".npy, .jsonl")
@@ -66,7 +64,7 @@ def embed(connection: Connection, **given: Any) -> None:
             "searched in. The two give different vectors."
         )
     texts = texts_from(given["texts"], given["file"], given["field"])
-    output_type = OutputType(given["output_type"].upper())
+    output_type = OutputType(given["output_type"].upper()) if given["output_type"] else None
     keywords = EmbedKeywords(
         instruction=given["instruction"],
         dimension=given["dimension"],

@@ -88,6 +88,8 @@ class _NumpySink:
         self._parts: list[npt.NDArray[Any]] = []
 
     def add(self, start: int, texts: list[str], part: Embeddings) -> None:
+        # Also where the model's default is such a type, which nobody named.
+        _refuse_scales(part.output_type)
         self._parts.append(part.vectors)
 
     def finish(self) -> None:
@@ -101,7 +103,9 @@ class _NumpySink:
 
 
 @contextmanager
-def open_sink(output: str | None, path: Path | None, output_type: OutputType) -> Iterator[Sink]:
+def open_sink(
+    output: str | None, path: Path | None, output_type: OutputType | None
+) -> Iterator[Sink]:
     """Open the sink asked for; a file is created before any work is done, removed if it fails.
 
     Raises:
@@ -118,11 +122,8 @@ def open_sink(output: str | None, path: Path | None, output_type: OutputType) ->
         raise click.UsageError(
             f"--output-file is {path}; name it .npy or .jsonl, or say --output npy or jsonl."
         )
-    if chosen == "npy" and output_type in (OutputType.INT8, OutputType.UINT8):
-        raise click.UsageError(
-            f".npy has no place for the scales of {output_type}; use .jsonl, or --output-type "
-            "float16."
-        )
+    if chosen == "npy":
+        _refuse_scales(output_type)
     try:
         if chosen == "npy":
             with path.open("wb") as array_file:
@@ -134,6 +135,14 @@ def open_sink(output: str | None, path: Path | None, output_type: OutputType) ->
         # Half an index looks like a whole one.
         path.unlink(missing_ok=True)
         raise
+
+
+def _refuse_scales(output_type: OutputType | None) -> None:
+    if output_type in (OutputType.INT8, OutputType.UINT8):
+        raise click.UsageError(
+            f".npy has no place for the scales of {output_type}; use .jsonl, or --output-type "
+            "float16."
+        )
 
 
 def _components(vector: npt.NDArray[Any]) -> str:

@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from embedfleet.client.async_calls import AsyncCalls
 from embedfleet.client.batches import Item, batches_of, split
-from embedfleet.client.decoding import refuse_other_contract
-from embedfleet.client.embedding import EmbedWork, vectors_of
+from embedfleet.client.embedding import EmbedWork, refuse_other_space, vectors_of
 from embedfleet.client.models import TokenizeWork, to_model_info, waiting_for
 from embedfleet.client.options import (
     ClientConfig,
@@ -115,8 +114,8 @@ class AsyncClient:
         parts = self._calls.stream(work, batches, call.timeout_seconds)
         async with aclosing(parts):
             async for batch, part in parts:
-                first = first or part.provenance
-                refuse_other_contract(first, part.provenance)
+                first = part if first is None else first
+                refuse_other_space(first, part)
                 yield batch.start, part
 
     async def embed_stream(

@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from embedfleet.client.batches import Item, batches_of, split
 from embedfleet.client.blocking_calls import BlockingCalls
-from embedfleet.client.decoding import refuse_other_contract
-from embedfleet.client.embedding import EmbedWork, vectors_of
+from embedfleet.client.embedding import EmbedWork, refuse_other_space, vectors_of
 from embedfleet.client.models import TokenizeWork, to_model_info, waiting_for
 from embedfleet.client.options import (
     ClientConfig,
@@ -111,8 +110,8 @@ class Client:
         batches = split(texts, self._config.max_batch_items, self._config.max_batch_bytes)
         first = None
         for batch, part in self._calls.stream(work, batches, call.timeout_seconds):
-            first = first or part.provenance
-            refuse_other_contract(first, part.provenance)
+            first = part if first is None else first
+            refuse_other_space(first, part)
             yield batch.start, part
 
     def embed_stream(

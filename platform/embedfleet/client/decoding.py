@@ -10,11 +10,12 @@ from collections.abc import Iterable
 from embedfleet.client.batches import rebase
 from embedfleet.client.results import Usage
 from embedfleet.errors import ContractMismatch, EmbedfleetError
-from embedfleet.messages import Provenance, Timings
+from embedfleet.messages import OutputType, Provenance, Timings
 from embedfleet.status import ItemErrorFields, from_item_error
 from embedfleet.wire import common_pb2
 
 __all__ = [
+    "OUTPUT_TYPES",
     "broken",
     "optional_bytes",
     "refuse_other_contract",
@@ -26,6 +27,9 @@ __all__ = [
     "to_timings",
     "to_usage",
 ]
+
+# A newer fleet may know more types than this client can read.
+OUTPUT_TYPES = {common_pb2.OutputType.Value(kind.value): kind for kind in OutputType}
 
 
 def optional_bytes(text: str | None) -> bytes | None:

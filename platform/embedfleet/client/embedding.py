@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from embedfleet.client.batches import Batch, raise_first
 from embedfleet.client.decoding import (
+    OUTPUT_TYPES,
     broken,
     optional_bytes,
     refuse_other_contract,
@@ -28,10 +29,11 @@ from embedfleet.client.decoding import (
 from embedfleet.client.options import CallOptions
 from embedfleet.client.results import Embeddings
 from embedfleet.client.transport import METHODS, Method
+from embedfleet.errors import ContractMismatch
 from embedfleet.messages import EmbedOptions, OutputType
 from embedfleet.wire import common_pb2, embedding_pb2
 
-__all__ = ["EmbedWork", "vectors_of"]
+__all__ = ["EmbedWork", "refuse_other_space", "vectors_of"]
 
 _DTYPES: dict[OutputType, np.dtype[Any]] = {
     OutputType.FLOAT32: np.dtype("<f4"),
@@ -64,7 +66,7 @@ class EmbedWork:
             instruction=optional_bytes(options.instruction),
             dimension=options.dimension,
             normalize=options.normalize,
-            output_type=options.output_type,
+            output_type=options.output_type or common_pb2.OUTPUT_TYPE_UNSPECIFIED,
             truncation=options.truncation,
             priority=options.priority,
             expected_contract_hash=options.expected_contract_hash.encode(),
@@ -82,11 +84,13 @@ class EmbedWork:
         }
         if not self.call.keep_errors:
             raise_first(errors, "items")
-        scaled = self.options.output_type in _SCALED
+        output_type = self._output_type(response.output_type)
+        failed = [index - batch.start for index in errors]
+        scaled = output_type in _SCALED
         return Embeddings(
-            vectors=self._vectors(response, [index - batch.start for index in errors]),
+            vectors=_vectors(response, output_type, failed),
             dimension=response.dimension,
-            output_type=self.options.output_type,
+            output_type=output_type,
             scales=np.array([item.scale for item in found], np.float32) if scaled else None,
             num_tokens=np.array([item.num_tokens for item in found], np.int64),
             truncated=np.array([item.truncated for item in found], np.bool_),
@@ -101,13 +105,13 @@ class EmbedWork:
         if len(parts) == 1:
             return parts[0]
         for part in parts:
-            refuse_other_contract(parts[0].provenance, part.provenance)
+            refuse_other_space(parts[0], part)
         # A batch without any vector need not know the dimension.
         dimension = max(part.dimension for part in parts)
         scales = [part.scales for part in parts if part.scales is not None]
         return replace(
             parts[0],
-            vectors=np.concatenate([self._widen(part, dimension) for part in parts]),
+            vectors=np.concatenate([_widen(part, dimension) for part in parts]),
             dimension=dimension,
             scales=np.concatenate(scales) if scales else None,
             num_tokens=np.concatenate([part.num_tokens for part in parts]),
@@ -117,35 +121,23 @@ class EmbedWork:
             timings=sum_timings(part.timings for part in parts),
         )
 
-    def _vectors(
-        self, response: embedding_pb2.EmbedResponse, failed: Sequence[int]
-    ) -> npt.NDArray[Any]:
-        """Read (N, D) components, or (N, ceil(D / 8)) bytes of bits."""
-        output_type = self.options.output_type
-        if response.output_type != common_pb2.OutputType.Value(output_type):
-            raise broken(f"output type {response.output_type} where {output_type} was asked for")
-        is_float32 = output_type is OutputType.FLOAT32
-        rows = [item.values if is_float32 else item.packed for item in response.embeddings]
-        blank = self._blank(1, response.dimension).tobytes()
-        for row in failed:
-            rows[row] = blank
-        if any(len(row) != len(blank) for row in rows):
-            raise broken(f"vectors that are not {len(blank)} bytes of {output_type}")
-        # A bytearray, so that the array is writable without another copy.
-        vectors = np.frombuffer(bytearray().join(rows), _DTYPES[output_type])
-        return vectors.reshape(len(rows), len(blank) // _DTYPES[output_type].itemsize)
+    def _output_type(self, number: int) -> OutputType:
+        """Read which type came, and refuse another than was asked for."""
+        found, asked = OUTPUT_TYPES.get(number), self.options.output_type
+        if found is None or asked not in (None, found):
+            raise broken(f"output type {number} where {asked or 'a known one'} was asked for")
+        return found
 
-    def _widen(self, part: Embeddings, dimension: int) -> npt.NDArray[Any]:
-        if part.dimension == dimension:
-            return part.vectors
-        if len(part.errors) < len(part):
-            raise broken(f"dimension {part.dimension} after {dimension}")
-        return self._blank(len(part), dimension)
 
-    def _blank(self, num_rows: int, dimension: int) -> npt.NDArray[Any]:
-        dtype = _DTYPES[self.options.output_type]
-        width = -(-dimension // 8) if self.options.output_type in _BITS else dimension
-        return np.full((num_rows, width), np.nan if dtype.kind == "f" else 0, dtype)
+def refuse_other_space(first: Embeddings, other: Embeddings) -> None:
+    """Raise where two parts of one input do not belong in one array."""
+    refuse_other_contract(first.provenance, other.provenance)
+    if first.output_type is not other.output_type:
+        raise ContractMismatch(
+            f"output_type was {first.output_type} for the first request and {other.output_type} "
+            "for a later one: the model's default changed meanwhile. Start again, or name an output_type.",
+            field="output_type",
+        )
 
 
 def vectors_of(start: int, part: Embeddings) -> Iterator[tuple[int, npt.NDArray[Any]]]:
@@ -159,3 +151,33 @@ def _item(item: bytes | list[int]) -> embedding_pb2.EmbedItem:
     if isinstance(item, bytes):
         return embedding_pb2.EmbedItem(text=item)
     return embedding_pb2.EmbedItem(token_ids=common_pb2.TokenIds(ids=item))
+
+
+def _vectors(
+    response: embedding_pb2.EmbedResponse, output_type: OutputType, failed: Sequence[int]
+) -> npt.NDArray[Any]:
+    """Read (N, D) components, or (N, ceil(D / 8)) bytes of bits; `failed` rows are blank."""
+    is_float32 = output_type is OutputType.FLOAT32
+    rows = [item.values if is_float32 else item.packed for item in response.embeddings]
+    blank = _blank(1, response.dimension, output_type).tobytes()
+    for row in failed:
+        rows[row] = blank
+    if any(len(row) != len(blank) for row in rows):
+        raise broken(f"vectors that are not {len(blank)} bytes of {output_type}")
+    # A bytearray, so that the array is writable without another copy.
+    vectors = np.frombuffer(bytearray().join(rows), _DTYPES[output_type])
+    return vectors.reshape(len(rows), len(blank) // _DTYPES[output_type].itemsize)
+
+
+def _widen(part: Embeddings, dimension: int) -> npt.NDArray[Any]:
+    if part.dimension == dimension:
+        return part.vectors
+    if len(part.errors) < len(part):
+        raise broken(f"dimension {part.dimension} after {dimension}")
+    return _blank(len(part), dimension, part.output_type)
+
+
+def _blank(num_rows: int, dimension: int, output_type: OutputType) -> npt.NDArray[Any]:
+    dtype = _DTYPES[output_type]
+    width = -(-dimension // 8) if output_type in _BITS else dimension
+    return np.full((num_rows, width), np.nan if dtype.kind == "f" else 0, dtype)

@@ -10,6 +10,7 @@ import numpy as np
 
 from embedfleet.client.batches import Batch, raise_first
 from embedfleet.client.decoding import (
+    OUTPUT_TYPES,
     broken,
     optional_bytes,
     refuse_other_contract,
@@ -21,8 +22,8 @@ from embedfleet.client.options import CallOptions, TokenizeOptions
 from embedfleet.client.results import ModelInfo, Tokenization, TokenizedText
 from embedfleet.client.transport import METHODS, Method
 from embedfleet.errors import ModelNotFound
-from embedfleet.messages import OutputType, Role
-from embedfleet.wire import common_pb2, model_pb2
+from embedfleet.messages import Role
+from embedfleet.wire import model_pb2
 
 __all__ = ["TokenizeWork", "to_model_info", "waiting_for"]
 
@@ -85,7 +86,6 @@ def to_model_info(model: model_pb2.Model) -> ModelInfo:
     """Read what the fleet says about a model."""
     if model.role not in _ROLES:
         raise broken(f"role {model.role} of model {to_text(model.name)}")
-    names = common_pb2.OutputType.DESCRIPTOR.values_by_number
     return ModelInfo(
         name=to_text(model.name),
         aliases=tuple(to_text(alias) for alias in model.aliases),
@@ -106,12 +106,10 @@ def to_model_info(model: model_pb2.Model) -> ModelInfo:
         max_items_per_request=model.max_items_per_request,
         default_instruction=to_text(model.default_instruction),
         allow_instruction_override=model.allow_instruction_override,
-        # A newer fleet may know more types than this client can ask for.
         output_types=tuple(
-            OutputType(names[number].name)
-            for number in model.output_types
-            if number in names and names[number].name in OutputType.__members__
+            OUTPUT_TYPES[number] for number in model.output_types if number in OUTPUT_TYPES
         ),
+        default_output_type=OUTPUT_TYPES.get(model.default_output_type),
         device=to_text(model.device),
         dtype=to_text(model.dtype),
     )

@@ -97,13 +97,14 @@ class EmbedKeywords(TypedDict, total=False):
     """Keywords of every embedding call.
 
     `instruction` replaces the model's default, only with QUERY. `dimension` keeps that many leading
-    components. `timeout` is in seconds. `on_item_error="keep"` returns the other items' results.
+    components. `output_type` is the model's default unless given. `timeout` is in seconds.
+    `on_item_error="keep"` returns the other items' results.
     """
 
     instruction: str | None
     dimension: int | None
     normalize: bool
-    output_type: OutputType | str
+    output_type: OutputType | str | None
     truncation: Truncation | str
     priority: Priority | str
     expected_contract_hash: str
@@ -185,12 +186,13 @@ def embed_options(
     """Check an embedding call's keywords; `timeout` is the default in seconds."""
     given = cast(dict[str, Any], keywords)
     _refuse_unknown(given, EmbedKeywords.__annotations__)
+    output_type = given.get("output_type")
     options = EmbedOptions(
         input_type=choice("input_type", input_type, InputType),
         instruction=given.get("instruction"),
         dimension=_count("dimension", given.get("dimension")),
         normalize=given.get("normalize", True),
-        output_type=choice("output_type", given.get("output_type", "FLOAT32"), OutputType),
+        output_type=None if output_type is None else choice("output_type", output_type, OutputType),
         truncation=choice("truncation", given.get("truncation", "NONE"), Truncation),
         priority=choice("priority", given.get("priority", "INTERACTIVE"), Priority),
         expected_contract_hash=given.get("expected_contract_hash", ""),
@@ -247,7 +249,7 @@ def _count(name: str, value: int | None) -> int | None:
         raise InvalidRequest(f"{name} is {value!r}; it must be a whole number.", field=name)
     number = value.__index__()
     if not 0 <= number <= _UINT32_MAX:
-        raise InvalidRequest(f"{name} is {number}; it must be above 0.", field=name)
+        raise InvalidRequest(f"{name} is {number}; it must be 0 to {_UINT32_MAX}.", field=name)
     return number
 
 

@@ -140,6 +140,7 @@ class ModelInfo:
         allowed_dimensions: If not empty, the only dimensions that a request may name.
         max_tokens: Longest sequence, prompt and final token included.
         max_items_per_request: Texts or documents that one request may hold.
+        default_output_type: Of vectors where a request names none; None of a reranker.
         contract: What `contract_hash` is made of, by field name.
     """
 
@@ -160,5 +161,6 @@ class ModelInfo:
     default_instruction: str
     allow_instruction_override: bool
     output_types: tuple[OutputType, ...]
+    default_output_type: OutputType | None
     device: str
     dtype: str

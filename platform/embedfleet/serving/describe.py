@@ -96,6 +96,8 @@ def encode_model(described: ModelDescription) -> wire_model.Model:
         model.native_dimension = engine.native_dimension
         model.default_dimension = settings.default_dimension or engine.native_dimension
         model.allowed_dimensions.extend(settings.allowed_dimensions)
+        default: Any = OUTPUT_NUMBERS[settings.default_output_type]
+        model.default_output_type = default
         numbers: list[Any] = [OUTPUT_NUMBERS[kind] for kind in OutputType]
         model.output_types.extend(numbers)
     return model

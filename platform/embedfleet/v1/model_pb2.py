@@ -25,35 +25,35 @@ _sym_db = _symbol_database.Default()
 from embedfleet.v1 import common_pb2 as embedfleet_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x65mbedfleet/v1/model.proto\x12\rembedfleet.v1\x1a\x1a\x65mbedfleet/v1/common.proto\"\xfd\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61liases\x18\x02 \x03(\t\x12!\n\x04role\x18\x03 \x01(\x0e\x32\x13.embedfleet.v1.Role\x12(\n\x05state\x18\x04 \x01(\x0e\x32\x19.embedfleet.v1.ModelState\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x0e\n\x06source\x18\x06 \x01(\t\x12\x10\n\x08revision\x18\x07 \x01(\t\x12\x15\n\rcontract_hash\x18\x08 \x01(\t\x12)\n\x08\x63ontract\x18\t \x01(\x0b\x32\x17.embedfleet.v1.Contract\x12\x18\n\x10native_dimension\x18\n \x01(\r\x12\x19\n\x11\x64\x65\x66\x61ult_dimension\x18\x0b \x01(\r\x12\x1a\n\x12\x61llowed_dimensions\x18\x0c \x03(\r\x12\x12\n\nmax_tokens\x18\r \x01(\r\x12\x1d\n\x15max_items_per_request\x18\x0e \x01(\r\x12\x1b\n\x13\x64\x65\x66\x61ult_instruction\x18\x0f \x01(\t\x12\"\n\x1a\x61llow_instruction_override\x18\x10 \x01(\x08\x12/\n\x0coutput_types\x18\x11 \x03(\x0e\x32\x19.embedfleet.v1.OutputType\x12\x0e\n\x06\x64\x65vice\x18\x12 \x01(\t\x12\r\n\x05\x64type\x18\x13 \x01(\t\"\xb5\x01\n\x08\x43ontract\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x16\n\x0eweights_digest\x18\x03 \x01(\t\x12\x18\n\x10tokenizer_digest\x18\x04 \x01(\t\x12\x10\n\x08template\x18\x05 \x01(\t\x12\x0f\n\x07pooling\x18\x06 \x01(\t\x12\x15\n\rnormalization\x18\x07 \x01(\t\x12\x1b\n\x13weight_quantization\x18\x08 \x01(\t\"\"\n\x11ListModelsRequest\x12\r\n\x05model\x18\x01 \x01(\t\":\n\x12ListModelsResponse\x12$\n\x06models\x18\x01 \x03(\x0b\x32\x14.embedfleet.v1.Model\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"7\n\x10GetModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.embedfleet.v1.Model\"\xc5\x01\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12,\n\ninput_type\x18\x03 \x01(\x0e\x32\x18.embedfleet.v1.InputType\x12\x18\n\x0binstruction\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\r\n\x05query\x18\x05 \x01(\t\x12-\n\ntruncation\x18\x06 \x01(\x0e\x32\x19.embedfleet.v1.TruncationB\x0e\n\x0c_instruction\"X\n\rTokenizedText\x12\x0b\n\x03ids\x18\x01 \x03(\r\x12\x11\n\ttruncated\x18\x02 \x01(\x08\x12\'\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x18.embedfleet.v1.ItemError\"n\n\x10TokenizeResponse\x12+\n\x05texts\x18\x01 \x03(\x0b\x32\x1c.embedfleet.v1.TokenizedText\x12-\n\nprovenance\x18\x02 \x01(\x0b\x32\x19.embedfleet.v1.Provenance*8\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x45MBEDDER\x10\x01\x12\x0c\n\x08RERANKER\x10\x02*C\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\t\n\x05READY\x10\x01\x12\r\n\tNOT_READY\x10\x02\x32\xfb\x01\n\x0cModelService\x12Q\n\nListModels\x12 .embedfleet.v1.ListModelsRequest\x1a!.embedfleet.v1.ListModelsResponse\x12K\n\x08GetModel\x12\x1e.embedfleet.v1.GetModelRequest\x1a\x1f.embedfleet.v1.GetModelResponse\x12K\n\x08Tokenize\x12\x1e.embedfleet.v1.TokenizeRequest\x1a\x1f.embedfleet.v1.TokenizeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x65mbedfleet/v1/model.proto\x12\rembedfleet.v1\x1a\x1a\x65mbedfleet/v1/common.proto\"\xb5\x04\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61liases\x18\x02 \x03(\t\x12!\n\x04role\x18\x03 \x01(\x0e\x32\x13.embedfleet.v1.Role\x12(\n\x05state\x18\x04 \x01(\x0e\x32\x19.embedfleet.v1.ModelState\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x0e\n\x06source\x18\x06 \x01(\t\x12\x10\n\x08revision\x18\x07 \x01(\t\x12\x15\n\rcontract_hash\x18\x08 \x01(\t\x12)\n\x08\x63ontract\x18\t \x01(\x0b\x32\x17.embedfleet.v1.Contract\x12\x18\n\x10native_dimension\x18\n \x01(\r\x12\x19\n\x11\x64\x65\x66\x61ult_dimension\x18\x0b \x01(\r\x12\x1a\n\x12\x61llowed_dimensions\x18\x0c \x03(\r\x12\x12\n\nmax_tokens\x18\r \x01(\r\x12\x1d\n\x15max_items_per_request\x18\x0e \x01(\r\x12\x1b\n\x13\x64\x65\x66\x61ult_instruction\x18\x0f \x01(\t\x12\"\n\x1a\x61llow_instruction_override\x18\x10 \x01(\x08\x12/\n\x0coutput_types\x18\x11 \x03(\x0e\x32\x19.embedfleet.v1.OutputType\x12\x0e\n\x06\x64\x65vice\x18\x12 \x01(\t\x12\r\n\x05\x64type\x18\x13 \x01(\t\x12\x36\n\x13\x64\x65\x66\x61ult_output_type\x18\x14 \x01(\x0e\x32\x19.embedfleet.v1.OutputType\"\xb5\x01\n\x08\x43ontract\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x16\n\x0eweights_digest\x18\x03 \x01(\t\x12\x18\n\x10tokenizer_digest\x18\x04 \x01(\t\x12\x10\n\x08template\x18\x05 \x01(\t\x12\x0f\n\x07pooling\x18\x06 \x01(\t\x12\x15\n\rnormalization\x18\x07 \x01(\t\x12\x1b\n\x13weight_quantization\x18\x08 \x01(\t\"\"\n\x11ListModelsRequest\x12\r\n\x05model\x18\x01 \x01(\t\":\n\x12ListModelsResponse\x12$\n\x06models\x18\x01 \x03(\x0b\x32\x14.embedfleet.v1.Model\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"7\n\x10GetModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.embedfleet.v1.Model\"\xc5\x01\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12,\n\ninput_type\x18\x03 \x01(\x0e\x32\x18.embedfleet.v1.InputType\x12\x18\n\x0binstruction\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\r\n\x05query\x18\x05 \x01(\t\x12-\n\ntruncation\x18\x06 \x01(\x0e\x32\x19.embedfleet.v1.TruncationB\x0e\n\x0c_instruction\"X\n\rTokenizedText\x12\x0b\n\x03ids\x18\x01 \x03(\r\x12\x11\n\ttruncated\x18\x02 \x01(\x08\x12\'\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x18.embedfleet.v1.ItemError\"n\n\x10TokenizeResponse\x12+\n\x05texts\x18\x01 \x03(\x0b\x32\x1c.embedfleet.v1.TokenizedText\x12-\n\nprovenance\x18\x02 \x01(\x0b\x32\x19.embedfleet.v1.Provenance*8\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x45MBEDDER\x10\x01\x12\x0c\n\x08RERANKER\x10\x02*C\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\t\n\x05READY\x10\x01\x12\r\n\tNOT_READY\x10\x02\x32\xfb\x01\n\x0cModelService\x12Q\n\nListModels\x12 .embedfleet.v1.ListModelsRequest\x1a!.embedfleet.v1.ListModelsResponse\x12K\n\x08GetModel\x12\x1e.embedfleet.v1.GetModelRequest\x1a\x1f.embedfleet.v1.GetModelResponse\x12K\n\x08Tokenize\x12\x1e.embedfleet.v1.TokenizeRequest\x1a\x1f.embedfleet.v1.TokenizeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'embedfleet.v1.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=1357
-  _globals['_ROLE']._serialized_end=1413
-  _globals['_MODELSTATE']._serialized_start=1415
-  _globals['_MODELSTATE']._serialized_end=1482
+  _globals['_ROLE']._serialized_start=1413
+  _globals['_ROLE']._serialized_end=1469
+  _globals['_MODELSTATE']._serialized_start=1471
+  _globals['_MODELSTATE']._serialized_end=1538
   _globals['_MODEL']._serialized_start=73
-  _globals['_MODEL']._serialized_end=582
-  _globals['_CONTRACT']._serialized_start=585
-  _globals['_CONTRACT']._serialized_end=766
-  _globals['_LISTMODELSREQUEST']._serialized_start=768
-  _globals['_LISTMODELSREQUEST']._serialized_end=802
-  _globals['_LISTMODELSRESPONSE']._serialized_start=804
-  _globals['_LISTMODELSRESPONSE']._serialized_end=862
-  _globals['_GETMODELREQUEST']._serialized_start=864
-  _globals['_GETMODELREQUEST']._serialized_end=896
-  _globals['_GETMODELRESPONSE']._serialized_start=898
-  _globals['_GETMODELRESPONSE']._serialized_end=953
-  _globals['_TOKENIZEREQUEST']._serialized_start=956
-  _globals['_TOKENIZEREQUEST']._serialized_end=1153
-  _globals['_TOKENIZEDTEXT']._serialized_start=1155
-  _globals['_TOKENIZEDTEXT']._serialized_end=1243
-  _globals['_TOKENIZERESPONSE']._serialized_start=1245
-  _globals['_TOKENIZERESPONSE']._serialized_end=1355
-  _globals['_MODELSERVICE']._serialized_start=1485
-  _globals['_MODELSERVICE']._serialized_end=1736
+  _globals['_MODEL']._serialized_end=638
+  _globals['_CONTRACT']._serialized_start=641
+  _globals['_CONTRACT']._serialized_end=822
+  _globals['_LISTMODELSREQUEST']._serialized_start=824
+  _globals['_LISTMODELSREQUEST']._serialized_end=858
+  _globals['_LISTMODELSRESPONSE']._serialized_start=860
+  _globals['_LISTMODELSRESPONSE']._serialized_end=918
+  _globals['_GETMODELREQUEST']._serialized_start=920
+  _globals['_GETMODELREQUEST']._serialized_end=952
+  _globals['_GETMODELRESPONSE']._serialized_start=954
+  _globals['_GETMODELRESPONSE']._serialized_end=1009
+  _globals['_TOKENIZEREQUEST']._serialized_start=1012
+  _globals['_TOKENIZEREQUEST']._serialized_end=1209
+  _globals['_TOKENIZEDTEXT']._serialized_start=1211
+  _globals['_TOKENIZEDTEXT']._serialized_end=1299
+  _globals['_TOKENIZERESPONSE']._serialized_start=1301
+  _globals['_TOKENIZERESPONSE']._serialized_end=1411
+  _globals['_MODELSERVICE']._serialized_start=1541
+  _globals['_MODELSERVICE']._serialized_end=1792
 # @@protoc_insertion_point(module_scope)

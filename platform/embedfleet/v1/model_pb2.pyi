@@ -27,7 +27,7 @@ READY: ModelState
 NOT_READY: ModelState
 
 class Model(_message.Message):
-    __slots__ = ("name", "aliases", "role", "state", "message", "source", "revision", "contract_hash", "contract", "native_dimension", "default_dimension", "allowed_dimensions", "max_tokens", "max_items_per_request", "default_instruction", "allow_instruction_override", "output_types", "device", "dtype")
+    __slots__ = ("name", "aliases", "role", "state", "message", "source", "revision", "contract_hash", "contract", "native_dimension", "default_dimension", "allowed_dimensions", "max_tokens", "max_items_per_request", "default_instruction", "allow_instruction_override", "output_types", "device", "dtype", "default_output_type")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ALIASES_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
@@ -47,6 +47,7 @@ class Model(_message.Message):
     OUTPUT_TYPES_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_OUTPUT_TYPE_FIELD_NUMBER: _ClassVar[int]
     name: str
     aliases: _containers.RepeatedScalarFieldContainer[str]
     role: Role
@@ -66,7 +67,8 @@ class Model(_message.Message):
     output_types: _containers.RepeatedScalarFieldContainer[_common_pb2.OutputType]
     device: str
     dtype: str
-    def __init__(self, name: _Optional[str] = ..., aliases: _Optional[_Iterable[str]] = ..., role: _Optional[_Union[Role, str]] = ..., state: _Optional[_Union[ModelState, str]] = ..., message: _Optional[str] = ..., source: _Optional[str] = ..., revision: _Optional[str] = ..., contract_hash: _Optional[str] = ..., contract: _Optional[_Union[Contract, _Mapping]] = ..., native_dimension: _Optional[int] = ..., default_dimension: _Optional[int] = ..., allowed_dimensions: _Optional[_Iterable[int]] = ..., max_tokens: _Optional[int] = ..., max_items_per_request: _Optional[int] = ..., default_instruction: _Optional[str] = ..., allow_instruction_override: _Optional[bool] = ..., output_types: _Optional[_Iterable[_Union[_common_pb2.OutputType, str]]] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ...) -> None: ...
+    default_output_type: _common_pb2.OutputType
+    def __init__(self, name: _Optional[str] = ..., aliases: _Optional[_Iterable[str]] = ..., role: _Optional[_Union[Role, str]] = ..., state: _Optional[_Union[ModelState, str]] = ..., message: _Optional[str] = ..., source: _Optional[str] = ..., revision: _Optional[str] = ..., contract_hash: _Optional[str] = ..., contract: _Optional[_Union[Contract, _Mapping]] = ..., native_dimension: _Optional[int] = ..., default_dimension: _Optional[int] = ..., allowed_dimensions: _Optional[_Iterable[int]] = ..., max_tokens: _Optional[int] = ..., max_items_per_request: _Optional[int] = ..., default_instruction: _Optional[str] = ..., allow_instruction_override: _Optional[bool] = ..., output_types: _Optional[_Iterable[_Union[_common_pb2.OutputType, str]]] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., default_output_type: _Optional[_Union[_common_pb2.OutputType, str]] = ...) -> None: ...
 
 class Contract(_message.Message):
     __slots__ = ("source", "revision", "weights_digest", "tokenizer_digest", "template", "pooling", "normalization", "weight_quantization")

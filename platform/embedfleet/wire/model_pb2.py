@@ -25,33 +25,33 @@ _sym_db = _symbol_database.Default()
 from embedfleet.wire import common_pb2 as embedfleet_dot_wire_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x65mbedfleet/wire/model.proto\x12\x0f\x65mbedfleet.wire\x1a\x1c\x65mbedfleet/wire/common.proto\"\x85\x04\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61liases\x18\x02 \x03(\x0c\x12#\n\x04role\x18\x03 \x01(\x0e\x32\x15.embedfleet.wire.Role\x12*\n\x05state\x18\x04 \x01(\x0e\x32\x1b.embedfleet.wire.ModelState\x12\x0f\n\x07message\x18\x05 \x01(\x0c\x12\x0e\n\x06source\x18\x06 \x01(\x0c\x12\x10\n\x08revision\x18\x07 \x01(\x0c\x12\x15\n\rcontract_hash\x18\x08 \x01(\x0c\x12+\n\x08\x63ontract\x18\t \x01(\x0b\x32\x19.embedfleet.wire.Contract\x12\x18\n\x10native_dimension\x18\n \x01(\r\x12\x19\n\x11\x64\x65\x66\x61ult_dimension\x18\x0b \x01(\r\x12\x1a\n\x12\x61llowed_dimensions\x18\x0c \x03(\r\x12\x12\n\nmax_tokens\x18\r \x01(\r\x12\x1d\n\x15max_items_per_request\x18\x0e \x01(\r\x12\x1b\n\x13\x64\x65\x66\x61ult_instruction\x18\x0f \x01(\x0c\x12\"\n\x1a\x61llow_instruction_override\x18\x10 \x01(\x08\x12\x31\n\x0coutput_types\x18\x11 \x03(\x0e\x32\x1b.embedfleet.wire.OutputType\x12\x0e\n\x06\x64\x65vice\x18\x12 \x01(\x0c\x12\r\n\x05\x64type\x18\x13 \x01(\x0c\"\xb5\x01\n\x08\x43ontract\x12\x0e\n\x06source\x18\x01 \x01(\x0c\x12\x10\n\x08revision\x18\x02 \x01(\x0c\x12\x16\n\x0eweights_digest\x18\x03 \x01(\x0c\x12\x18\n\x10tokenizer_digest\x18\x04 \x01(\x0c\x12\x10\n\x08template\x18\x05 \x01(\x0c\x12\x0f\n\x07pooling\x18\x06 \x01(\x0c\x12\x15\n\rnormalization\x18\x07 \x01(\x0c\x12\x1b\n\x13weight_quantization\x18\x08 \x01(\x0c\"\"\n\x11ListModelsRequest\x12\r\n\x05model\x18\x01 \x01(\x0c\"<\n\x12ListModelsResponse\x12&\n\x06models\x18\x01 \x03(\x0b\x32\x16.embedfleet.wire.Model\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\x0c\"9\n\x10GetModelResponse\x12%\n\x05model\x18\x01 \x01(\x0b\x32\x16.embedfleet.wire.Model\"\xc9\x01\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\x0c\x12\r\n\x05texts\x18\x02 \x03(\x0c\x12.\n\ninput_type\x18\x03 \x01(\x0e\x32\x1a.embedfleet.wire.InputType\x12\x18\n\x0binstruction\x18\x04 \x01(\x0cH\x00\x88\x01\x01\x12\r\n\x05query\x18\x05 \x01(\x0c\x12/\n\ntruncation\x18\x06 \x01(\x0e\x32\x1b.embedfleet.wire.TruncationB\x0e\n\x0c_instruction\"Z\n\rTokenizedText\x12\x0b\n\x03ids\x18\x01 \x03(\r\x12\x11\n\ttruncated\x18\x02 \x01(\x08\x12)\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1a.embedfleet.wire.ItemError\"r\n\x10TokenizeResponse\x12-\n\x05texts\x18\x01 \x03(\x0b\x32\x1e.embedfleet.wire.TokenizedText\x12/\n\nprovenance\x18\x02 \x01(\x0b\x32\x1b.embedfleet.wire.Provenance*8\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x45MBEDDER\x10\x01\x12\x0c\n\x08RERANKER\x10\x02*C\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\t\n\x05READY\x10\x01\x12\r\n\tNOT_READY\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x65mbedfleet/wire/model.proto\x12\x0f\x65mbedfleet.wire\x1a\x1c\x65mbedfleet/wire/common.proto\"\xbf\x04\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61liases\x18\x02 \x03(\x0c\x12#\n\x04role\x18\x03 \x01(\x0e\x32\x15.embedfleet.wire.Role\x12*\n\x05state\x18\x04 \x01(\x0e\x32\x1b.embedfleet.wire.ModelState\x12\x0f\n\x07message\x18\x05 \x01(\x0c\x12\x0e\n\x06source\x18\x06 \x01(\x0c\x12\x10\n\x08revision\x18\x07 \x01(\x0c\x12\x15\n\rcontract_hash\x18\x08 \x01(\x0c\x12+\n\x08\x63ontract\x18\t \x01(\x0b\x32\x19.embedfleet.wire.Contract\x12\x18\n\x10native_dimension\x18\n \x01(\r\x12\x19\n\x11\x64\x65\x66\x61ult_dimension\x18\x0b \x01(\r\x12\x1a\n\x12\x61llowed_dimensions\x18\x0c \x03(\r\x12\x12\n\nmax_tokens\x18\r \x01(\r\x12\x1d\n\x15max_items_per_request\x18\x0e \x01(\r\x12\x1b\n\x13\x64\x65\x66\x61ult_instruction\x18\x0f \x01(\x0c\x12\"\n\x1a\x61llow_instruction_override\x18\x10 \x01(\x08\x12\x31\n\x0coutput_types\x18\x11 \x03(\x0e\x32\x1b.embedfleet.wire.OutputType\x12\x0e\n\x06\x64\x65vice\x18\x12 \x01(\x0c\x12\r\n\x05\x64type\x18\x13 \x01(\x0c\x12\x38\n\x13\x64\x65\x66\x61ult_output_type\x18\x14 \x01(\x0e\x32\x1b.embedfleet.wire.OutputType\"\xb5\x01\n\x08\x43ontract\x12\x0e\n\x06source\x18\x01 \x01(\x0c\x12\x10\n\x08revision\x18\x02 \x01(\x0c\x12\x16\n\x0eweights_digest\x18\x03 \x01(\x0c\x12\x18\n\x10tokenizer_digest\x18\x04 \x01(\x0c\x12\x10\n\x08template\x18\x05 \x01(\x0c\x12\x0f\n\x07pooling\x18\x06 \x01(\x0c\x12\x15\n\rnormalization\x18\x07 \x01(\x0c\x12\x1b\n\x13weight_quantization\x18\x08 \x01(\x0c\"\"\n\x11ListModelsRequest\x12\r\n\x05model\x18\x01 \x01(\x0c\"<\n\x12ListModelsResponse\x12&\n\x06models\x18\x01 \x03(\x0b\x32\x16.embedfleet.wire.Model\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\x0c\"9\n\x10GetModelResponse\x12%\n\x05model\x18\x01 \x01(\x0b\x32\x16.embedfleet.wire.Model\"\xc9\x01\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\x0c\x12\r\n\x05texts\x18\x02 \x03(\x0c\x12.\n\ninput_type\x18\x03 \x01(\x0e\x32\x1a.embedfleet.wire.InputType\x12\x18\n\x0binstruction\x18\x04 \x01(\x0cH\x00\x88\x01\x01\x12\r\n\x05query\x18\x05 \x01(\x0c\x12/\n\ntruncation\x18\x06 \x01(\x0e\x32\x1b.embedfleet.wire.TruncationB\x0e\n\x0c_instruction\"Z\n\rTokenizedText\x12\x0b\n\x03ids\x18\x01 \x03(\r\x12\x11\n\ttruncated\x18\x02 \x01(\x08\x12)\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1a.embedfleet.wire.ItemError\"r\n\x10TokenizeResponse\x12-\n\x05texts\x18\x01 \x03(\x0b\x32\x1e.embedfleet.wire.TokenizedText\x12/\n\nprovenance\x18\x02 \x01(\x0b\x32\x1b.embedfleet.wire.Provenance*8\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x45MBEDDER\x10\x01\x12\x0c\n\x08RERANKER\x10\x02*C\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\t\n\x05READY\x10\x01\x12\r\n\tNOT_READY\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'embedfleet.wire.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=1385
-  _globals['_ROLE']._serialized_end=1441
-  _globals['_MODELSTATE']._serialized_start=1443
-  _globals['_MODELSTATE']._serialized_end=1510
+  _globals['_ROLE']._serialized_start=1443
+  _globals['_ROLE']._serialized_end=1499
+  _globals['_MODELSTATE']._serialized_start=1501
+  _globals['_MODELSTATE']._serialized_end=1568
   _globals['_MODEL']._serialized_start=79
-  _globals['_MODEL']._serialized_end=596
-  _globals['_CONTRACT']._serialized_start=599
-  _globals['_CONTRACT']._serialized_end=780
-  _globals['_LISTMODELSREQUEST']._serialized_start=782
-  _globals['_LISTMODELSREQUEST']._serialized_end=816
-  _globals['_LISTMODELSRESPONSE']._serialized_start=818
-  _globals['_LISTMODELSRESPONSE']._serialized_end=878
-  _globals['_GETMODELREQUEST']._serialized_start=880
-  _globals['_GETMODELREQUEST']._serialized_end=912
-  _globals['_GETMODELRESPONSE']._serialized_start=914
-  _globals['_GETMODELRESPONSE']._serialized_end=971
-  _globals['_TOKENIZEREQUEST']._serialized_start=974
-  _globals['_TOKENIZEREQUEST']._serialized_end=1175
-  _globals['_TOKENIZEDTEXT']._serialized_start=1177
-  _globals['_TOKENIZEDTEXT']._serialized_end=1267
-  _globals['_TOKENIZERESPONSE']._serialized_start=1269
-  _globals['_TOKENIZERESPONSE']._serialized_end=1383
+  _globals['_MODEL']._serialized_end=654
+  _globals['_CONTRACT']._serialized_start=657
+  _globals['_CONTRACT']._serialized_end=838
+  _globals['_LISTMODELSREQUEST']._serialized_start=840
+  _globals['_LISTMODELSREQUEST']._serialized_end=874
+  _globals['_LISTMODELSRESPONSE']._serialized_start=876
+  _globals['_LISTMODELSRESPONSE']._serialized_end=936
+  _globals['_GETMODELREQUEST']._serialized_start=938
+  _globals['_GETMODELREQUEST']._serialized_end=970
+  _globals['_GETMODELRESPONSE']._serialized_start=972
+  _globals['_GETMODELRESPONSE']._serialized_end=1029
+  _globals['_TOKENIZEREQUEST']._serialized_start=1032
+  _globals['_TOKENIZEREQUEST']._serialized_end=1233
+  _globals['_TOKENIZEDTEXT']._serialized_start=1235
+  _globals['_TOKENIZEDTEXT']._serialized_end=1325
+  _globals['_TOKENIZERESPONSE']._serialized_start=1327
+  _globals['_TOKENIZERESPONSE']._serialized_end=1441
 # @@protoc_insertion_point(module_scope)
