@@ -21,8 +21,9 @@ from embedfleet.messages import InputType, OutputType, Priority, Truncation
         (errors.Unavailable("x"), 30, 1.0, None, "given up"),
         (errors.Overloaded("x", retry_after_seconds=2.0), 1, 0.0, 2.0, "never before the hint"),
         (errors.Overloaded("x", retry_after_seconds=2.0), 1, 1.0, 2.5, "a quarter later at most"),
-        (errors.Overloaded("x", retry_after_seconds=2.0), 99, 0.0, 2.0, "hints have no end"),
-        (errors.Overloaded("x", retry_after_seconds=0.0), 1, 0.0, 0.01, "never a busy loop"),
+        (errors.Overloaded("x", retry_after_seconds=0.1), 4, 0.0, 0.8, "hints too short grow"),
+        (errors.Overloaded("x", retry_after_seconds=2.0), 99, 0.0, 5.0, "hints have no end"),
+        (errors.Overloaded("x", retry_after_seconds=0.0), 1, 0.0, 0.1, "never a busy loop"),
     ],
 )
 def test_the_delay_before_the_next_attempt(error, attempt, jitter, delay, why):

@@ -66,10 +66,10 @@ def retry_delay(
     """
     if not error.retryable:
         return None
+    backoff: float = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** (min(attempt, 30) - 1))
     if error.retry_after_seconds is not None:
-        # Never earlier than asked, at most a quarter later.
-        return max(error.retry_after_seconds, FIRST_BACKOFF_SECONDS / 10) * (1 + jitter / 4)
+        # Never earlier than asked, at most a quarter later; and a hint that proved too short grows.
+        return max(error.retry_after_seconds, backoff) * (1 + jitter / 4)
     if attempt >= max_attempts:
         return None
-    backoff: float = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** (attempt - 1))
     return backoff * (0.5 + jitter / 2)

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 from embedfleet.batching.batcher import Batcher
 from embedfleet.batching.planner import Limits
-from embedfleet.errors import ContractMismatch, EmbedfleetError, InvalidRequest
+from embedfleet.errors import ContractMismatch, EmbedfleetError, InvalidRequest, Overloaded
 from embedfleet.messages import InputType, Provenance, Role, Truncation
 from embedfleet.rendering.replica import ReplicaArguments, ReplicaSettings
 from embedfleet.runtime.description import ModelDescription
@@ -24,6 +24,10 @@ Result = TypeVar("Result")
 
 INLINE_CHARACTERS: Final = 4_096
 """Texts up to this size are tokenized on the event loop: that takes less time than a thread hop."""
+
+MAX_TOKENIZING_CHARACTERS: Final = 32_000_000
+"""Texts that may wait to be tokenized: about a second of one core. What is refused for a full queue
+was tokenized in vain, so a storm of it must stop here."""
 
 CPU_BATCH_TOKENS: Final = 1_024
 CPU_INTERACTIVE_TOKENS: Final = 512
@@ -57,6 +61,7 @@ class ModelRuntime(ABC):
         self._batcher = Batcher(run, self._limits(settings), name=model.arguments.name)
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
         self._started = False
+        self._tokenizing = 0
 
     @property
     def arguments(self) -> ReplicaArguments:
@@ -120,10 +125,24 @@ class ModelRuntime(ABC):
         )
 
     async def _off_loop(self, size: int, work: Callable[[], Result]) -> Result:
-        """Run tokenization here if it is short, else on a thread of its own."""
+        """Run tokenization here if it is short, else on a thread of its own.
+
+        Raises:
+            Overloaded: Too much waits to be tokenized already.
+        """
         if size <= INLINE_CHARACTERS:
             return work()
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        if self._tokenizing and self._tokenizing + size > MAX_TOKENIZING_CHARACTERS:
+            raise Overloaded(
+                f"{self._tokenizing:,} characters wait to be tokenized and this request adds "
+                f"{size:,}; the limit is {MAX_TOKENIZING_CHARACTERS:,}. Try again shortly.",
+                retry_after_seconds=1.0,
+            )
+        self._tokenizing += size
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        finally:
+            self._tokenizing -= size
 
     def _check_contract(self, expected: str) -> None:
         if expected and expected != self._model.contract_hash:
