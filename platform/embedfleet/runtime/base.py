@@ -29,11 +29,24 @@ MAX_TOKENIZING_CHARACTERS: Final = 32_000_000
 """Texts that may wait to be tokenized: about a second of one core. What is refused for a full queue
 was tokenized in vain, so a storm of it must stop here."""
 
-CPU_BATCH_TOKENS: Final = 1_024
-CPU_INTERACTIVE_TOKENS: Final = 512
-GPU_BATCH_TOKENS: Final = 16_384
-GPU_INTERACTIVE_TOKENS: Final = 2_048
-"""Tokens of one step: enough to fill the device, few enough that a query need not wait long."""
+
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """What suits a kind of device.
+
+    Attributes:
+        batch_tokens: Of a bulk step: enough to fill the device.
+        interactive_tokens: Of an interactive step: few enough that the next query need not wait.
+        stuck_after_seconds: Longest time that one layer of the longest text may take.
+    """
+
+    batch_tokens: int
+    interactive_tokens: int
+    stuck_after_seconds: float
+
+
+CPU_STEPS: Final = _Steps(1_024, 512, 900.0)
+GPU_STEPS: Final = _Steps(16_384, 2_048, 120.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,16 +125,15 @@ class ModelRuntime(ABC):
         """Show the exact ids that each text would be computed as."""
 
     def _limits(self, settings: ReplicaSettings) -> Limits:
-        on_cpu = self._model.engine.info.device == "cpu"
+        steps = CPU_STEPS if self._model.engine.info.device == "cpu" else GPU_STEPS
         batching = settings.batching
-        budget = CPU_BATCH_TOKENS if on_cpu else GPU_BATCH_TOKENS
-        interactive = CPU_INTERACTIVE_TOKENS if on_cpu else GPU_INTERACTIVE_TOKENS
-        max_batch_tokens = batching.max_batch_tokens or budget
+        max_batch_tokens = batching.max_batch_tokens or steps.batch_tokens
         return Limits(
             max_batch_tokens=max_batch_tokens,
-            max_interactive_tokens=min(interactive, max_batch_tokens),
+            max_interactive_tokens=min(steps.interactive_tokens, max_batch_tokens),
             max_queued_tokens=batching.max_queued_tokens,
             max_queued_items=batching.max_queued_items,
+            stuck_after_seconds=steps.stuck_after_seconds,
         )
 
     async def _off_loop(self, size: int, work: Callable[[], Result]) -> Result:
