@@ -77,13 +77,18 @@ class Running:
         return f"127.0.0.1:{ports[0]}"
 
 
+def _stop(*_: object) -> None:
+    """Whoever ends a measure early must not leave its fleet behind, nor asking twice."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit("stopped")
+
+
 @contextmanager
 def running(text: str) -> Iterator[Running]:
     """Bring up the fleet of a manifest, and take it down whatever happens."""
     home = Path(tempfile.mkdtemp(prefix="ef-bench-"))
     how = Up(home, Settings.load().environment, port=0)
-    # Whoever ends a measure early must not leave its fleet behind.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
+    signal.signal(signal.SIGTERM, _stop)
     try:
         state = bring_up(parse_manifests(text), how, note)
         try:
