@@ -64,9 +64,3 @@ def kuberay_crd() -> dict[str, Any]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     crd: dict[str, Any] = yaml.load(path.read_text(), Loader=loader)
     return crd
-
-
-def kuberay_spec_schema() -> dict[str, Any]:
-    (version,) = (each for each in kuberay_crd()["spec"]["versions"] if each["name"] == "v1")
-    schema: dict[str, Any] = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
-    return schema

@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
-from operator_cases import CASES, TARGET, given, kuberay_crd, kuberay_spec_schema, only
+from operator_cases import CASES, TARGET, given, kuberay_crd, only
 
-from embedfleet_operator.rendering import KubeRayFeatures, render
+from embedfleet_operator.rendering import KubeRayFeatures, Manifest, render, unknown_fields
+from embedfleet_operator.rendering.definition import spec_schema
 
 Schema = dict[str, Any]
 
 
-def spec_of(case: str) -> dict[str, Any]:
+def service_of(case: str) -> Manifest:
     manifests = given(case)
-    rendered = render(manifests.only_fleet(), manifests.models, TARGET)
-    found: dict[str, Any] = only(rendered, "RayService")["spec"]
-    return found
-
-
-def unknown(value: Any, schema: Schema, path: str = "spec") -> Iterator[str]:
-    """Yield fields that the API server would refuse from a strict client."""
-    if schema.get("x-kubernetes-preserve-unknown-fields"):
-        return
-    if isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from unknown(item, schema["items"], f"{path}[{index}]")
-    if isinstance(value, dict):
-        known, rest = schema.get("properties", {}), schema.get("additionalProperties")
-        for key, item in value.items():
-            if key in known:
-                yield from unknown(item, known[key], f"{path}.{key}")
-            elif rest is None and (known or schema.get("type") != "object"):
-                yield f"{path}.{key}"
+    return only(render(manifests.only_fleet(), manifests.models, TARGET), "RayService")
 
 
 def defaulted(value: Any, schema: Schema) -> Any:
@@ -51,29 +32,65 @@ def defaulted(value: Any, schema: Schema) -> Any:
 
 @pytest.mark.parametrize("case", CASES)
 def test_kuberay_knows_every_field_and_takes_every_value(case: str) -> None:
-    schema = kuberay_spec_schema()
-    assert list(unknown(spec_of(case), schema)) == []
+    assert unknown_fields(service_of(case), kuberay_crd()) == ()
     # Not `validate`: that judges the megabyte of schema first.
-    assert list(Draft202012Validator(schema).iter_errors(spec_of(case))) == []
+    validator = Draft202012Validator(spec_schema(kuberay_crd()))
+    assert list(validator.iter_errors(service_of(case)["spec"])) == []
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_defaults_change_nothing_that_was_written(case: str) -> None:
-    assert defaulted(spec_of(case), kuberay_spec_schema()) == spec_of(case)
+    spec = service_of(case)["spec"]
+    assert defaulted(spec, spec_schema(kuberay_crd())) == spec
 
 
-def test_a_field_that_this_kuberay_lacks_would_be_noticed() -> None:
-    spec = spec_of("cpu-only")
-    spec["rayClusterConfig"]["workerGroupSpecs"][0]["priority"] = 1
-    path = "spec.rayClusterConfig.workerGroupSpecs[0].priority"
-    assert list(unknown(spec, kuberay_spec_schema())) == [path]
+def definition(groups: Schema) -> Schema:
+    """Write the definition of an imagined KubeRay whose worker groups have these fields."""
+    group = {"type": "object", "properties": {"groupName": {"type": "string"}, **groups}}
+    cluster = {
+        "type": "object",
+        "properties": {"workerGroupSpecs": {"type": "array", "items": group}},
+    }
+    spec = {"type": "object", "properties": {"rayClusterConfig": cluster}}
+    version = {"name": "v1", "schema": {"openAPIV3Schema": {"properties": {"spec": spec}}}}
+    return {"spec": {"versions": [{"name": "v1alpha1"}, version]}}
 
 
-def test_features_are_read_from_the_installed_definition() -> None:
-    crd = copy.deepcopy(kuberay_crd())
-    assert KubeRayFeatures.of_crd(crd) == KubeRayFeatures(worker_group_priority=False)
-    (version,) = (each for each in crd["spec"]["versions"] if each["name"] == "v1")
-    spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
-    groups = spec["rayClusterConfig"]["properties"]["workerGroupSpecs"]
-    groups["items"]["properties"]["priority"] = {"type": "integer", "format": "int32"}
-    assert KubeRayFeatures.of_crd(crd) == KubeRayFeatures(worker_group_priority=True)
+@pytest.mark.parametrize(
+    ("group", "known", "expected"),
+    [
+        ({}, {}, ()),
+        ({"priority": 1}, {"priority": {"type": "integer"}}, ()),
+        ({"priority": 1}, {}, ("spec.rayClusterConfig.workerGroupSpecs[0].priority",)),
+        ({"a": {"b": 1}}, {}, ("spec.rayClusterConfig.workerGroupSpecs[0].a",)),
+        (
+            {"a": {"b": 1}}, {"a": {"type": "object", "properties": {}}},
+            ("spec.rayClusterConfig.workerGroupSpecs[0].a.b",),
+        ),
+        ({"a": {"b": 1}}, {"a": {"additionalProperties": {"type": "integer"}}}, ()),
+        ({"a": {"b": 1}}, {"a": {"x-kubernetes-preserve-unknown-fields": True}}, ()),
+        # Such an object keeps nothing.
+        (
+            {"a": {"b": 1}}, {"a": {"type": "object"}},
+            ("spec.rayClusterConfig.workerGroupSpecs[0].a.b",),
+        ),
+    ],
+    ids=["nothing", "has-it", "lacks-it", "whole", "inside", "map", "anything", "bare-object"],
+)  # fmt: skip
+def test_fields_that_an_installed_kuberay_lacks(
+    group: Schema, known: Schema, expected: tuple[str, ...]
+) -> None:
+    service = {"spec": {"rayClusterConfig": {"workerGroupSpecs": [{"groupName": "a", **group}]}}}
+    assert unknown_fields(service, definition(known)) == expected
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"), [({}, False), ({"priority": {"type": "integer"}}, True)]
+)
+def test_priorities_are_written_where_they_are_known(known: Schema, expected: bool) -> None:
+    features = KubeRayFeatures.of_crd(definition(known))
+    assert features == KubeRayFeatures(worker_group_priority=expected)
+
+
+def test_kuberay_1_6_has_no_priorities() -> None:
+    assert KubeRayFeatures.of_crd(kuberay_crd()) == KubeRayFeatures(worker_group_priority=False)

@@ -127,7 +127,10 @@ def test_gpus_of_a_pool_are_named_as_the_manifest_names_them() -> None:
             Impact.NEW_CLUSTER,
         ),
         ("tls: {secretName: s}", {"spec.grpc, spec.tls"}, Impact.ROLL_REPLICAS),
-        ("grpc: {maxMessageBytes: 65536}", {"spec.grpc, spec.tls"}, Impact.ROLL_REPLICAS),
+        (
+            "grpc: {maxMessageBytes: 65536}", {"spec.grpc, spec.tls", "spec.grpc.maxMessageBytes"},
+            Impact.ROLL_REPLICAS,
+        ),
         ("grpc: {port: 443}", {"spec.grpc.port"}, Impact.RECONFIGURE),
         ("http: {port: 8001}", set(), Impact.NO_CHANGE),
     ],

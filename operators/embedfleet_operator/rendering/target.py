@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from embedfleet_operator.rendering.definition import spec_schema
+
 __all__ = ["Gateway", "KubeRayFeatures", "Target"]
 
 
@@ -25,9 +27,8 @@ class KubeRayFeatures:
     @classmethod
     def of_crd(cls, crd: Mapping[str, Any]) -> KubeRayFeatures:
         """Read the installed CustomResourceDefinition of RayService."""
-        (version,) = (each for each in crd["spec"]["versions"] if each["name"] == "v1")
-        spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
-        groups = spec["rayClusterConfig"]["properties"]["workerGroupSpecs"]
+        cluster = spec_schema(crd)["properties"]["rayClusterConfig"]
+        groups = cluster["properties"]["workerGroupSpecs"]
         return cls(worker_group_priority="priority" in groups["items"]["properties"])
 
 
