@@ -1,5 +1,7 @@
 """From the spelling of a source to a folder, or to a sentence that says what to write instead."""
 
+import subprocess
+import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -7,7 +9,8 @@ from threading import Thread
 import pytest
 
 from embedfleet.catalog import published
-from embedfleet.checkpoint import HubOptions, open_checkpoint, resolve
+from embedfleet.checkpoint import open_checkpoint, resolve
+from embedfleet.config import Settings
 from embedfleet.errors import CheckpointError
 from embedfleet.messages import Role
 
@@ -20,6 +23,27 @@ def cached(cache: Path, name: str, commit: str) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     return folder
+
+
+ASK = """
+import sys
+from embedfleet.checkpoint import resolve
+from embedfleet.errors import CheckpointError
+for source in sys.argv[1:]:
+    name, _, revision = source.partition("@")
+    try:
+        print(resolve(name, revision))
+    except CheckpointError as error:
+        print(error.message)
+"""
+
+
+def asked(cache: Path, *sources: str, **environment: str) -> list[str]:
+    """Resolve in another process: the hub's client reads its environment once."""
+    told = {**Settings.load().environment, "HF_HUB_CACHE": str(cache), **environment}
+    command = [sys.executable, "-c", ASK, *sources]
+    done = subprocess.run(command, env=told, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
 
 
 @pytest.mark.parametrize("role", list(Role))
@@ -38,16 +62,15 @@ def test_local_folder_and_file_address(tmp_path, monkeypatch):
     assert resolve("./with space") == folder.resolve()
 
 
-def test_a_pinned_download_is_found_in_the_cache(tmp_path):
-    folder = cached(tmp_path, "me/mine", COMMIT)
-    hub = HubOptions(cache_folder=tmp_path, offline=True)
-    assert resolve("me/mine", COMMIT, hub) == folder
-
-
-def test_a_published_model_has_its_revision_from_the_catalog(tmp_path):
+def test_offline_what_is_in_the_cache_is_found_and_nobody_asked_for_the_rest(tmp_path):
     name = "Qwen/Qwen3-Embedding-0.6B"
-    folder = cached(tmp_path, name, published(name).revision)
-    assert resolve(name, hub=HubOptions(tmp_path, offline=True)) == folder
+    pinned = cached(tmp_path, "me/mine", COMMIT)
+    known = cached(tmp_path, name, published(name).revision)
+    sources = (f"me/mine@{COMMIT}", name, f"me/other@{COMMIT}")
+    *found, refused = asked(tmp_path, *sources, HF_HUB_OFFLINE="1")
+    assert found == [str(pinned), str(known)]  # the catalog pins the second
+    assert "HF_HUB_OFFLINE is set, so nobody was asked" in refused
+    assert str(tmp_path) in refused
 
 
 @pytest.mark.parametrize(
@@ -65,12 +88,11 @@ def test_a_published_model_has_its_revision_from_the_catalog(tmp_path):
         ("me/mine", "main", "revision main"),
         ("me/mine", COMMIT[:12], "40 hexadecimal digits"),
         ("Qwen/Qwen3-Reranker-0.6B", "", "revision unset"),  # none is pinned by the catalog
-        ("me/mine", COMMIT, "offline, so nobody was asked"),
     ],
 )
-def test_refusals_say_what_to_write(tmp_path, source, revision, why):
+def test_refusals_say_what_to_write(source, revision, why):
     with pytest.raises(CheckpointError) as caught:
-        resolve(source, revision, HubOptions(tmp_path, offline=True))
+        resolve(source, revision)
     assert why in caught.value.message
 
 
@@ -89,9 +111,9 @@ class Empty(BaseHTTPRequestHandler):
 def test_a_hub_that_refuses_is_quoted(tmp_path):
     with ThreadingHTTPServer(("127.0.0.1", 0), Empty) as server:
         Thread(target=server.serve_forever, daemon=True).start()
-        hub = HubOptions(tmp_path, endpoint=f"http://127.0.0.1:{server.server_port}")
-        with pytest.raises(CheckpointError) as caught:
-            resolve("me/mine", COMMIT, hub)
+        mirror = f"http://127.0.0.1:{server.server_port}"
+        told = asked(tmp_path, f"me/mine@{COMMIT}", HF_ENDPOINT=mirror, HF_HUB_OFFLINE="0")
         server.shutdown()
+    said = " ".join(told)
     for part in ("me/mine", COMMIT, str(tmp_path), "404", "local folder"):
-        assert part in caught.value.message
+        assert part in said

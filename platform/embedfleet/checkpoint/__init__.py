@@ -2,6 +2,6 @@
 
 from embedfleet.checkpoint.config import ModelConfig
 from embedfleet.checkpoint.loading import Checkpoint, open_checkpoint
-from embedfleet.checkpoint.sources import HubOptions, resolve
+from embedfleet.checkpoint.sources import resolve
 
-__all__ = ["Checkpoint", "HubOptions", "ModelConfig", "open_checkpoint", "resolve"]
+__all__ = ["Checkpoint", "ModelConfig", "open_checkpoint", "resolve"]

@@ -1,22 +1,22 @@
 """From what a manifest calls a model to a folder on this machine.
 
 A source is a local folder, a `file://` address, `embedded/NAME`, or a name on the hub pinned to a
-commit: a branch can move, and two replicas must never serve two models under one name.
+commit: a branch can move, and two replicas must never serve two models under one name. The hub's
+client reads its own environment: `HF_HOME`, `HF_HUB_OFFLINE`, `HF_ENDPOINT`, `HF_TOKEN`.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from embedfleet import embedded
 from embedfleet.catalog import published
 from embedfleet.errors import CheckpointError
 
-__all__ = ["HubOptions", "resolve"]
+__all__ = ["resolve"]
 
 _HUB_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
@@ -24,28 +24,12 @@ _WANTED: Final = ("*.safetensors", "*.json")
 _EMBEDDED: Final = "embedded/"
 
 
-@dataclass(frozen=True, slots=True)
-class HubOptions:
-    """How the hub is reached.
-
-    Attributes:
-        cache_folder: Where downloads are kept; None means the hub client's own place.
-        offline: Use what the cache holds and ask nobody.
-        endpoint: Address of a mirror; None means the hub client's own.
-    """
-
-    cache_folder: Path | None = None
-    offline: bool = False
-    endpoint: str | None = None
-
-
-def resolve(source: str, revision: str = "", hub: HubOptions | None = None) -> Path:
+def resolve(source: str, revision: str = "") -> Path:
     """Find or download a checkpoint.
 
     Args:
         source: Local folder, `file://` address, `embedded/NAME`, or hub name.
         revision: Commit of a hub source; empty means the one pinned for a published model.
-        hub: How the hub is reached.
 
     Raises:
         CheckpointError: It is not there, not pinned, or cannot be downloaded.
@@ -57,11 +41,11 @@ def resolve(source: str, revision: str = "", hub: HubOptions | None = None) -> P
     path = Path(source).expanduser()
     if path.is_dir() or source.startswith(("/", ".", "~")) or not _HUB_NAME.fullmatch(source):
         return _local(path, source, revision)
-    return _from_hub(source, revision, hub or HubOptions())
+    return _from_hub(source, revision)
 
 
 def _embedded(source: str, revision: str) -> Path:
-    here = Path(embedded.__file__).parent
+    here = Path(str(resources.files("embedfleet.embedded")))
     names = sorted(folder.parent.name for folder in here.glob("*/config.json"))
     name = source.removeprefix(_EMBEDDED)
     if name not in names:
@@ -96,7 +80,7 @@ def _local(path: Path, source: str, revision: str) -> Path:
     return path.resolve()
 
 
-def _from_hub(name: str, revision: str, hub: HubOptions) -> Path:
+def _from_hub(name: str, revision: str) -> Path:
     known = published(name)
     commit = revision or (known.revision if known else "")
     if not _COMMIT.fullmatch(commit):
@@ -106,23 +90,18 @@ def _from_hub(name: str, revision: str, hub: HubOptions) -> Path:
             "from the history of the model's page."
         )
     # Here, because the client takes half a second to import and local sources never need it.
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        folder = snapshot_download(
-            name,
-            revision=commit,
-            cache_dir=hub.cache_folder,
-            local_files_only=hub.offline,
-            endpoint=hub.endpoint,
-            allow_patterns=list(_WANTED),
-        )
+        folder = snapshot_download(name, revision=commit, allow_patterns=list(_WANTED))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        cache = hub.cache_folder or "the hub client's default folder"
-        asked = "offline, so nobody was asked" if hub.offline else f"the hub answered: {error}"
+        asked = f"the hub answered: {error}"
+        if constants.HF_HUB_OFFLINE:
+            asked = "HF_HUB_OFFLINE is set, so nobody was asked"
         raise CheckpointError(
-            f"{name} at {commit} is not in the cache ({cache}) and was not downloaded: {asked}. "
+            f"{name} at {commit} is not in the cache ({constants.HF_HUB_CACHE}) and was not "
+            f"downloaded: {asked}. "
             "Check name, revision, network and access token, or point source at a local folder."
         ) from error
     return Path(folder)

@@ -142,7 +142,6 @@ _ARGUMENTS: Final[Mapping[str, str]] = {
     "revision": "spec.model.revision",
     "weights": "spec.quantization.weights",
     "backend": "spec.backend",
-    "num_threads": "spec.placement.cpus",
     "device": "spec.placement.pools",
 }
 _CONTRACT: Final = frozenset({("args", key) for key in ("source", "revision", "weights")})

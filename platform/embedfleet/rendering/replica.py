@@ -35,7 +35,6 @@ class ReplicaArguments(_Frozen):
         weights: `auto`, `float32`, `bfloat16` or `float16`.
         backend: `torch`, or `echo` for measuring what surrounds an engine.
         max_tokens: Longest sequence, prompt included; None means the model's own limit.
-        num_threads: Cores that the engine may use; None means those Ray gave it.
         device: `auto`, `cpu` or `cuda`.
     """
 
@@ -46,7 +45,6 @@ class ReplicaArguments(_Frozen):
     weights: str = "auto"
     backend: str = "torch"
     max_tokens: int | None = None
-    num_threads: int | None = None
     device: str = "auto"
 
 

@@ -208,4 +208,4 @@ def _own_share(args: dict[str, Any]) -> tuple[ReplicaArguments, int]:
     """Read the arguments and how many cores Ray gave this replica."""
     arguments = ReplicaArguments.model_validate(args)
     assigned = ray.get_runtime_context().get_assigned_resources().get("CPU", 1.0)
-    return arguments, arguments.num_threads or max(1, int(assigned))
+    return arguments, max(1, int(assigned))
