@@ -2,11 +2,11 @@
 
     EmbedfleetError                 code               retry
     ├── InvalidRequest              INVALID_ARGUMENT   no
-    │   └── WrongRole               INVALID_ARGUMENT   no     embed asked of a reranker, or the reverse
-    ├── InvalidManifest             INVALID_ARGUMENT   no     one or more Problems, all of them at once
+    │   └── WrongRole               INVALID_ARGUMENT   no     a role that the model has not
+    ├── InvalidManifest             INVALID_ARGUMENT   no     every problem at once
     ├── ModelNotFound               NOT_FOUND          no
-    ├── ContractMismatch            FAILED_PRECONDITION no    another vector space than the caller expects
-    ├── CheckpointError             FAILED_PRECONDITION no    files that are not the model they should be
+    ├── ContractMismatch            FAILED_PRECONDITION no    not the vector space expected
+    ├── CheckpointError             FAILED_PRECONDITION no    not the files they should be
     ├── Unsupported                 UNIMPLEMENTED      no
     ├── Overloaded                  RESOURCE_EXHAUSTED yes    carries when to come back
     ├── TooLarge                    RESOURCE_EXHAUSTED no     the message is over a size limit
