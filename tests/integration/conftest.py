@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -13,29 +11,20 @@ import pytest
 from fleet_calls import Caller, pairs, texts
 
 from embedfleet.config import Settings
-from embedfleet.local.fleet import Up, bring_up, take_down
 from embedfleet.local.readiness import applications
 from embedfleet.local.state import FleetState
+from embedfleet.local.temporary import temporary_fleet
 from embedfleet.resources import load_manifests
 
 MANIFESTS = Path(__file__).with_name("fleet.yaml")
 
 
 @pytest.fixture(scope="session")
-def home() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="ef-test-"))
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def fleet(home: Path) -> Iterator[FleetState]:
+def fleet() -> Iterator[FleetState]:
     """One embedder, one reranker, for every test that leaves them as they are."""
-    settings = replace(Settings.load(), home=home)
-    how = Up(home, settings.environment, port=0, num_cpus=2)
-    state = bring_up(load_manifests([MANIFESTS]), how, lambda line: None)
-    yield state
-    take_down(state, home)
+    manifests, environment = load_manifests([MANIFESTS]), Settings.load().environment
+    with temporary_fleet(manifests, environment, lambda line: None, num_cpus=2) as state:
+        yield state
 
 
 @pytest.fixture

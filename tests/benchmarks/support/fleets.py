@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,11 +14,11 @@ from support.machine import CORES
 from support.report import note
 
 from embedfleet.config import Settings
-from embedfleet.local.fleet import Up, bring_up, take_down
 from embedfleet.local.node import processes_of
 from embedfleet.local.ports import REPLICA_BLOCK
 from embedfleet.local.readiness import applications
 from embedfleet.local.state import FleetState
+from embedfleet.local.temporary import temporary_fleet
 from embedfleet.messages import Role
 from embedfleet.resources import parse_manifests
 
@@ -86,14 +84,7 @@ def _stop(*_: object) -> None:
 @contextmanager
 def running(text: str) -> Iterator[Running]:
     """Bring up the fleet of a manifest, and take it down whatever happens."""
-    home = Path(tempfile.mkdtemp(prefix="ef-bench-"))
-    how = Up(home, Settings.load().environment, port=0)
     signal.signal(signal.SIGTERM, _stop)
-    try:
-        state = bring_up(parse_manifests(text), how, note)
-        try:
-            yield Running(state)
-        finally:
-            take_down(state, home)
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+    environment = Settings.load().environment
+    with temporary_fleet(parse_manifests(text), environment, note) as state:
+        yield Running(state)
