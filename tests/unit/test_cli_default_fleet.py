@@ -4,7 +4,7 @@ from dataclasses import fields
 
 import pytest
 
-from embedfleet.cli.state import default_endpoint
+from embedfleet.cli.state import choose_fleet, default_endpoint
 from embedfleet.config import Settings
 from embedfleet.errors import InvalidRequest, Unavailable
 from embedfleet.local.ports import LocalPorts
@@ -48,10 +48,26 @@ def test_the_environment_wins_over_what_runs_but_not_over_a_name(tmp_path):
     assert default_endpoint(configured, "a") == "127.0.0.1:9000"
 
 
-@pytest.mark.parametrize("name", ["", "c"])
-def test_no_such_fleet(tmp_path, name):
-    with pytest.raises(Unavailable, match="embedfleet up"):
-        default_endpoint(settings(tmp_path), name)
+@pytest.mark.parametrize(
+    ("names", "name", "said"),
+    [
+        ([], "", "No fleet runs on this machine"),
+        ([], "c", "No fleet runs on this machine"),
+        (["a", "b"], "c", "Fleet 'c' does not run on this machine; running: a, b"),
+    ],
+)
+def test_no_such_fleet(tmp_path, names, name, said):
+    running(tmp_path, *names)
+    for choose in (choose_fleet, default_endpoint):
+        with pytest.raises(Unavailable, match=said) as refused:
+            choose(settings(tmp_path), name)
+        assert "embedfleet up -f PATH" in refused.value.message
+
+
+def test_a_configured_endpoint_is_no_fleet_of_this_machine(tmp_path):
+    """`down` and `apply` must not take the endpoint's fleet for one that they can change."""
+    running(tmp_path, "a")
+    assert choose_fleet(settings(tmp_path, EMBEDFLEET_ENDPOINT="far:443")).name == "a"
 
 
 @pytest.mark.parametrize(

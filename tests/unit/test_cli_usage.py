@@ -53,7 +53,9 @@ def test_wrong_usage_exits_2_and_says_what_to_do(arguments, said, tmp_path):
     ("arguments", "said"),
     [
         (["models"], "No fleet runs on this machine"),
-        (["models", "--fleet", "demo"], "fleet 'demo' does not run on this machine; running: none"),
+        (["models", "--fleet", "demo"], "No fleet runs on this machine"),
+        (["down", "--fleet", "demo"], "embedfleet up -f PATH"),
+        (["status"], "No fleet runs on this machine"),
         (["models", "--endpoint", "http://host:1"], "give host:port"),
         (["models", "--endpoint", "host:1", "--timeout", "-1"], "timeout_seconds is -1.0"),
         (["models", "--endpoint", "host:1", "--tls-cert", __file__], "needs both"),
@@ -77,6 +79,24 @@ def test_the_list_points_at_commands_of_that_name(name):
     assert command.name == name
 
 
+@pytest.mark.parametrize(
+    ("option", "meant_for"),
+    [
+        ("fleet", ["embed", "rerank", "tokenize", "models", "status", "down"]),
+        ("files", ["up", "plan", "apply", "validate"]),
+    ],
+)
+def test_an_option_means_the_same_everywhere(option, meant_for):
+    helps = {
+        name: found.help
+        for name in COMMANDS
+        for found in cli.get_command(click.Context(cli), name).params
+        if found.name == option
+    }
+    assert sorted(helps) == sorted(meant_for)
+    assert len(set(helps.values())) == 1
+
+
 def test_help_imports_nothing_heavy():
     heavy = ("torch", "ray", "grpc", "numpy", "pydantic", "rich")
     script = (
@@ -88,7 +108,13 @@ def test_help_imports_nothing_heavy():
     assert all(name in done.stdout for name in COMMANDS)
 
 
-@pytest.mark.parametrize("name", ["embed", "rerank", "models", "tokenize", "validate"])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_and_a_commands_own_help_say_the_same(name):
+    summary, _, _ = cli.get_command(click.Context(cli), name).help.partition("\n\n")
+    assert summary == COMMANDS[name].help
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_says_what_it_is(name):
     command = cli.get_command(click.Context(cli), name)
     options = [option for option in command.params if isinstance(option, click.Option)]

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from embedfleet.cli.options import fleet_option
 from embedfleet.cli.state import default_endpoint
 from embedfleet.client import Client, ClientConfig, Tls
 from embedfleet.config import Settings
@@ -46,12 +47,17 @@ def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options and pass them to the command as one value, `connection`."""
 
     @click.option("--endpoint", default="", metavar="HOST:PORT", help="Fleet to call.")
-    @click.option("--fleet", default="", metavar="NAME", help="Fleet of this machine to call.")
+    @fleet_option
     @click.option("--tls", is_flag=True, help="Encrypt the connection.")
     @click.option("--tls-ca", type=_FILE, help="Authorities to trust (PEM); implies --tls.")
     @click.option("--tls-cert", type=_FILE, help="The client's own certificate (PEM).")
     @click.option("--tls-key", type=_FILE, help="Its private key (PEM).")
-    @click.option("--timeout", type=float, metavar="SECONDS", help="Bound for one request.")
+    @click.option(
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help="Bound for the whole call; for `embed`, of each request.",
+    )
     @wraps(command)
     def wrapped(endpoint: str, fleet: str, timeout: float | None, tls: bool, **rest: Any) -> Any:
         ca, certificate, key = (rest.pop(f"tls_{name}") for name in ("ca", "cert", "key"))

@@ -1,4 +1,4 @@
-"""A fleet from nothing to searches and back: what `make demo` shows."""
+"""`embedfleet demo`: a fleet from nothing to searches and back."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ import time
 from dataclasses import dataclass
 from importlib import resources
 
+import click
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from embedfleet.cli.output import reporter
 from embedfleet.client import Client
+from embedfleet.config import Settings
+from embedfleet.local.temporary import temporary_fleet
+from embedfleet.resources import load_manifests
 
-__all__ = ["Passage", "load_corpus", "load_questions", "search_demo"]
+__all__ = ["demo"]
 
 EMBEDDER = "docs"
 RERANKER = "relevance"
@@ -21,8 +26,30 @@ FIRST_STAGE = 10
 SHOWN = 3
 
 
+@click.command()
+@click.option(
+    "--questions",
+    default=4,
+    show_default=True,
+    type=click.IntRange(1, 20),
+    help="How many are asked.",
+)
+def demo(questions: int) -> None:
+    """Start a fleet, search a small corpus, stop.
+
+    The models come with the package. Uses free ports and no network, and leaves nothing behind.
+    """
+    console = Console(highlight=False)
+    with resources.as_file(resources.files("embedfleet.embedded") / "fleet.yaml") as manifest:
+        manifests = load_manifests([manifest])
+    with temporary_fleet(manifests, Settings.load().environment, reporter(console)) as state:
+        console.print(f"Fleet {state.name} answers at {state.endpoint}")
+        _search_all(state.endpoint, console, questions)
+    console.print("Everything is stopped.")
+
+
 @dataclass(frozen=True, slots=True)
-class Passage:
+class _Passage:
     """One text of the demo's corpus."""
 
     id: str
@@ -34,19 +61,19 @@ def _lines(name: str) -> list[dict[str, str]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def load_corpus() -> list[Passage]:
+def _load_corpus() -> list[_Passage]:
     """Read the passages that come with the package."""
-    return [Passage(line["id"], line["text"]) for line in _lines("corpus.jsonl")]
+    return [_Passage(line["id"], line["text"]) for line in _lines("corpus.jsonl")]
 
 
-def load_questions() -> list[tuple[str, str]]:
+def _load_questions() -> list[tuple[str, str]]:
     """Read questions, each with the id of the passage that answers it."""
     return [(line["question"], line["answer"]) for line in _lines("questions.jsonl")]
 
 
-def search_demo(endpoint: str, console: Console, num_questions: int = 4) -> None:
+def _search_all(endpoint: str, console: Console, num_questions: int) -> None:
     """Index the corpus through gRPC, then embed, search and rerank a few questions."""
-    corpus = load_corpus()
+    corpus = _load_corpus()
     with Client(endpoint) as client:
         started = time.perf_counter()
         index = client.embed_documents(EMBEDDER, [passage.text for passage in corpus])
@@ -57,7 +84,7 @@ def search_demo(endpoint: str, console: Console, num_questions: int = 4) -> None
             f"{index.vectors.shape[1]} dimensions in {seconds:.2f} s; contract "
             f"[bold]{served.contract_hash}[/bold]."
         )
-        for question, _ in load_questions()[:num_questions]:
+        for question, _ in _load_questions()[:num_questions]:
             console.print(_search(client, question, corpus, index.vectors))
     console.print(
         "The models that come with the package have random weights: they prove the path, and "
@@ -65,7 +92,7 @@ def search_demo(endpoint: str, console: Console, num_questions: int = 4) -> None
     )
 
 
-def _search(client: Client, question: str, corpus: list[Passage], vectors: np.ndarray) -> Table:
+def _search(client: Client, question: str, corpus: list[_Passage], vectors: np.ndarray) -> Table:
     started = time.perf_counter()
     query = client.embed_queries(EMBEDDER, [question]).vectors[0]
     embedded = time.perf_counter()

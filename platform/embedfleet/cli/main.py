@@ -29,16 +29,12 @@ class Entry(NamedTuple):
 
 
 COMMANDS = {
-    "demo": Entry("embedfleet.cli.fleet:demo", "Start a fleet, search a small corpus, stop."),
-    "up": Entry("embedfleet.cli.fleet:up", "Start a fleet on this machine."),
-    "down": Entry("embedfleet.cli.fleet:down", "Stop a fleet on this machine."),
-    "status": Entry("embedfleet.cli.fleet:status", "Show what runs on this machine."),
-    "plan": Entry(
-        "embedfleet.cli.fleet:plan_command", "Show what applying manifests would change."
-    ),
-    "apply": Entry(
-        "embedfleet.cli.fleet:apply_command", "Change a running fleet to its manifests."
-    ),
+    "demo": Entry("embedfleet.cli.demo:demo", "Start a fleet, search a small corpus, stop."),
+    "up": Entry("embedfleet.cli.up:up", "Start a fleet on this machine."),
+    "down": Entry("embedfleet.cli.down:down", "Stop a fleet on this machine."),
+    "status": Entry("embedfleet.cli.status:status", "Show what runs on this machine."),
+    "plan": Entry("embedfleet.cli.plan:plan", "Show what applying manifests would change."),
+    "apply": Entry("embedfleet.cli.apply:apply", "Change a running fleet to its manifests."),
     "validate": Entry("embedfleet.cli.validate:validate", "Check manifests, naming every problem."),
     "embed": Entry("embedfleet.cli.embed:embed", "Turn texts into vectors."),
     "rerank": Entry("embedfleet.cli.rerank:rerank", "Order documents by how they answer a query."),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TextIO
 
@@ -21,6 +22,7 @@ __all__ = [
     "preview",
     "print_table",
     "progress",
+    "reporter",
     "write_json_line",
 ]
 
@@ -90,3 +92,13 @@ def progress(what: str, total: int | None) -> Iterator[Advance]:
     ) as bars:
         task = bars.add_task(what, total=total)
         yield lambda done: bars.advance(task, done)
+
+
+def reporter(console: Console) -> Callable[[str], None]:
+    """Give a function that prints what goes on, with the seconds since now."""
+    started = time.monotonic()
+
+    def report(line: str) -> None:
+        console.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  {line}", soft_wrap=True)
+
+    return report

@@ -1,4 +1,7 @@
-"""`embedfleet tokenize`: the exact ids that a model computes, prompt and final tokens included."""
+"""`embedfleet tokenize`: the exact ids that a model computes, prompt and final tokens included.
+
+Not named after its command: the standard library has a module `tokenize`.
+"""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import sys
 import click
 from click.exceptions import Exit
 
+from embedfleet.cli.options import files_option
 from embedfleet.errors import InvalidManifest
 from embedfleet.resources.manifest import load_manifests
 
@@ -14,9 +15,7 @@ __all__ = ["validate"]
 
 
 @click.command()
-@click.option(
-    "-f", "--file", "files", multiple=True, required=True, help="File, folder or - for stdin."
-)
+@files_option
 def validate(files: tuple[str, ...]) -> None:
     """Check manifests, naming every problem.
 

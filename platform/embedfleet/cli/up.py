@@ -1,0 +1,72 @@
+"""`embedfleet up`: a fleet on this machine, in the foreground or left running."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+from rich.console import Console
+
+from embedfleet.cli.options import files_option
+from embedfleet.cli.output import reporter
+from embedfleet.config import Settings
+from embedfleet.errors import Unavailable
+from embedfleet.local.fleet import Up, bring_up, take_down
+from embedfleet.local.node import processes_of
+from embedfleet.local.state import FleetState
+from embedfleet.resources import load_manifests
+
+__all__ = ["up"]
+
+
+@click.command()
+@files_option
+@click.option("--detach", is_flag=True, help="Return once the fleet is ready; it keeps running.")
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), help="Where clients call; 0 for any free port."
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Interface to listen on.")
+@click.option("--num-cpus", type=click.IntRange(1), help="Cores to use. Default: all.")
+@click.option("--ray", "dashboard", default="", metavar="URL", help="Use a running Ray cluster.")
+@click.option("--ray-token", "token", default="", metavar="TOKEN", help="That cluster's token.")
+def up(files: tuple[str, ...], detach: bool, **given: Any) -> None:
+    """Start a fleet on this machine.
+
+    Starts Ray, Serve and the edge for the Fleet in the manifests and waits until every model is
+    ready. In the foreground the fleet stops with Ctrl-C.
+    """
+    settings, console = Settings.load(), Console(highlight=False)
+    how = Up(home=settings.home, environment=settings.environment, **given)
+    state = bring_up(load_manifests(files, sys.stdin), how, reporter(console))
+    _print_next(console, state)
+    if detach:
+        return
+    console.print("\nCtrl-C stops it.")
+    try:
+        _watch(state)
+    finally:
+        console.print("stopping")
+        take_down(state, settings.home)
+
+
+def _watch(state: FleetState) -> None:
+    """Stay until the fleet ends by itself.
+
+    Raises:
+        Unavailable: Its processes are gone.
+    """
+    while processes_of(state.fleet_id):
+        time.sleep(1.0)
+    raise Unavailable(f"Fleet {state.name!r} has ended. Look at its logs in {state.folder}.")
+
+
+def _print_next(console: Console, state: FleetState) -> None:
+    console.print(f"\nFleet [bold]{state.name}[/bold] answers at [bold]{state.endpoint}[/bold]")
+    console.print(
+        "  embedfleet models\n"
+        '  embedfleet embed --model NAME --document "some text"\n'
+        f"  grpcurl -plaintext {state.endpoint} list\n"
+        f"  embedfleet down --fleet {state.name}"
+    )
