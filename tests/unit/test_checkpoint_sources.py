@@ -10,6 +10,7 @@ import pytest
 
 from embedfleet.catalog import published
 from embedfleet.checkpoint import open_checkpoint, resolve
+from embedfleet.checkpoint import sources as sources_module
 from embedfleet.config import Settings
 from embedfleet.errors import CheckpointError
 from embedfleet.messages import Role
@@ -26,10 +27,10 @@ def cached(cache: Path, name: str, commit: str) -> Path:
 
 
 ASK = """
-import sys
-from embedfleet.checkpoint import resolve
+import runpy, sys
 from embedfleet.errors import CheckpointError
-for source in sys.argv[1:]:
+resolve = runpy.run_path(sys.argv[1])["resolve"]
+for source in sys.argv[2:]:
     name, _, revision = source.partition("@")
     try:
         print(resolve(name, revision))
@@ -39,9 +40,12 @@ for source in sys.argv[1:]:
 
 
 def asked(cache: Path, *sources: str, **environment: str) -> list[str]:
-    """Resolve in another process: the hub's client reads its environment once."""
+    """Resolve in another process: the hub's client reads its environment once.
+
+    The module runs as a file, since its package would load a tensor library for nothing.
+    """
     told = {**Settings.load().environment, "HF_HUB_CACHE": str(cache), **environment}
-    command = [sys.executable, "-c", ASK, *sources]
+    command = [sys.executable, "-c", ASK, sources_module.__file__, *sources]
     done = subprocess.run(command, env=told, capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
 
