@@ -23,6 +23,9 @@ SERVE_FLAGS: Final[Mapping[str, str]] = {
     "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(512 * 1024 * 1024),
     # A worker that was reloaded away may finish its calls for as long as a call may take.
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "600",
+    # HAProxy 2.8 stops reading a connection while one of its streams has an unread answer, so a
+    # client that never reads would hold up all that share it.
+    "RAY_SERVE_HAPROXY_H2_BE_MAX_CONCURRENT_STREAMS": "1",
     # Old HAProxy workers let go of long-lived connections after a reload.
     "RAY_SERVE_HAPROXY_CLOSE_SPREAD_TIME_S": "5",
 }
