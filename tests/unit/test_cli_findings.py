@@ -10,26 +10,29 @@ from embedfleet.cli.findings import (
     gpu_findings,
     memory_finding,
     port_finding,
+    speed_finding,
     version_finding,
 )
 
 GIB = 2**30
-OLD = Cpu("Xeon", 2, 2, ("avx512", "avx2"), "float32")
-NEW = Cpu("Xeon", 8, 8, ("amx_bf16", "avx512_bf16", "avx512", "avx2"), "bfloat16")
 
 
 @pytest.mark.parametrize(
-    ("cpu", "has_gpu", "advised"),
-    [
-        (OLD, False, ["type on CPU"]),
-        (OLD, True, []),
-        (NEW, False, []),
-        (Cpu("Xeon", 2, 8, ("amx_bf16",), "bfloat16"), False, ["CPU"]),
-    ],
-    ids=["emulated bfloat16", "a GPU does the work", "all is well", "held to two cores"],
+    ("usable_cores", "has_gpu", "advised"),
+    [(8, False, []), (2, False, ["CPU"]), (2, True, [])],
+    ids=["all is well", "held to two cores", "a GPU does the work"],
 )
-def test_what_would_be_faster(cpu, has_gpu, advised):
+def test_cores_held_back(usable_cores, has_gpu, advised):
+    cpu = Cpu("Xeon", usable_cores, 8, ("amx_bf16", "avx2"))
     assert [found.name for found in cpu_findings(cpu, has_gpu) if found.advice] == advised
+
+
+def test_speed_is_told_with_what_would_be_faster():
+    found = speed_finding(
+        "cpu", "float32", {"float32": 1234.5, "bfloat16": 2.4}, ("Take a GPU.", "Take two.")
+    )
+    assert found.value == "cpu in float32; GFLOP/s: float32 1,234, bfloat16 2"
+    assert found.advice == "Take a GPU. Take two."
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import shutil
-import socket
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,10 +23,12 @@ from embedfleet.cli.findings import (
     gpu_findings,
     memory_finding,
     port_finding,
+    speed_finding,
     version_finding,
 )
 from embedfleet.cli.output import format_option, print_table, write_json_line
 from embedfleet.config import Settings
+from embedfleet.local.ports import why_taken
 from embedfleet.local.state import list_states
 from embedfleet.rendering.flags import SERVE_FLAGS
 from embedfleet.resources.fleet import Grpc
@@ -78,17 +79,19 @@ def _hardware() -> list[Finding]:
     # Imported here: torch takes seconds, and the rest of the command line does not need it.
     import torch
 
-    from embedfleet.engine.torch.device import choose_dtype, cpu_features
+    from embedfleet.engine.torch.device import choose_dtype, cpu_features, cpu_name
+    from embedfleet.engine.torch.report import describe_device
 
-    features = cpu_features()
+    features, report = cpu_features(), describe_device()
     gpus = tuple(_gpu(torch, index) for index in range(torch.cuda.device_count()))
-    dtype = str(choose_dtype("auto", "cpu", features)).removeprefix("torch.")
-    cpu = Cpu(_cpu_model(), features.num_cores, psutil.cpu_count() or 1, features.names, dtype)
+    cpu = Cpu(cpu_name(), features.num_cores, psutil.cpu_count() or 1, features.names)
+    cpu_dtype = str(choose_dtype("auto", "cpu", features)).removeprefix("torch.")
     driver = Path("/proc/driver/nvidia/version").exists() or bool(shutil.which("nvidia-smi"))
     return [
         *cpu_findings(cpu, bool(gpus)),
         *gpu_findings(gpus, torch.version.cuda or "", driver),
-        memory_finding(psutil.virtual_memory().available, dtype),
+        speed_finding(report.device, report.dtype, report.gflops, report.advice),
+        memory_finding(psutil.virtual_memory().available, cpu_dtype),
     ]
 
 
@@ -97,31 +100,12 @@ def _gpu(torch: Any, index: int) -> Gpu:
     return Gpu(properties.name, properties.total_memory)
 
 
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
-
-
 def _local(settings: Settings) -> list[Finding]:
     port = Grpc().port
     running = ", ".join(f"{each.name} at {each.endpoint}" for each in list_states(settings.home))
     return [
-        port_finding(port, _is_free(port)),
+        port_finding(port, not why_taken("127.0.0.1", port)),
         *flag_findings(SERVE_FLAGS, settings.environment),
         Finding("fleets here", running or "none"),
         Finding("state folder", str(settings.home)),
     ]
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

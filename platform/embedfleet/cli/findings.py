@@ -6,7 +6,7 @@ facts are found.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from embedfleet.catalog import PUBLISHED
@@ -20,6 +20,7 @@ __all__ = [
     "gpu_findings",
     "memory_finding",
     "port_finding",
+    "speed_finding",
     "version_finding",
 ]
 
@@ -51,7 +52,6 @@ class Cpu:
     usable_cores: int
     all_cores: int
     features: tuple[str, ...]
-    dtype: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,23 +71,25 @@ def version_finding(name: str, found: str | None) -> Finding:
 
 
 def cpu_findings(cpu: Cpu, has_gpu: bool) -> list[Finding]:
-    """Say what the processor gives and what would be faster."""
+    """Say what the processor gives, and whether some of it is held back."""
     cores = f"{cpu.usable_cores} of {cpu.all_cores} cores"
     fewer = cpu.usable_cores < cpu.all_cores
     held_back = "This process is held to some of the cores (taskset, cgroup): give it more."
-    slow_bfloat16 = cpu.dtype == "float32" and not has_gpu
     return [
         Finding("CPU", f"{cpu.model}, {cores}", held_back if fewer and not has_gpu else ""),
         Finding("matrix features", ", ".join(cpu.features) or "none"),
-        Finding(
-            "type on CPU",
-            cpu.dtype,
-            "This CPU only emulates bfloat16, so float32 is used. A CPU with AMX-BF16 or "
-            "AVX512-BF16, or a GPU, would be faster and need half the memory."
-            if slow_bfloat16
-            else "",
-        ),
     ]
+
+
+def speed_finding(
+    device: str, dtype: str, gflops: Mapping[str, float], advice: Sequence[str]
+) -> Finding:
+    """Say where models run, in which type, and how fast the device multiplies matrices.
+
+    `gflops` is the measured rate by type, in 10^9 operations a second.
+    """
+    rates = ", ".join(f"{kind} {rate:,.0f}" for kind, rate in gflops.items())
+    return Finding("models run on", f"{device} in {dtype}; GFLOP/s: {rates}", " ".join(advice))
 
 
 def gpu_findings(gpus: tuple[Gpu, ...], torch_cuda: str, driver: bool) -> list[Finding]:

@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import secrets
-import socket
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from urllib.parse import urlsplit
 from embedfleet.errors import EmbedfleetError, InvalidManifest
 from embedfleet.local.edge import reload_edge, start_edge, write_edge
 from embedfleet.local.node import MARK, node_environment, processes_of, start_node, stop_all
-from embedfleet.local.ports import choose_ports
+from embedfleet.local.ports import choose_ports, why_taken
 from embedfleet.local.readiness import Progress, wait_ready
 from embedfleet.local.serve_rest import ServeRest
 from embedfleet.local.state import FleetState, load_state
@@ -169,16 +168,12 @@ def _prepare(fleet: Fleet, how: Up) -> FleetState:
 
 
 def _refuse_taken(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise InvalidManifest(
-                f"spec.grpc.port is {port}, which cannot be used on {host}: {error.strerror}. "
-                "Choose another, or give --port 0 for any free one.",
-                field="spec.grpc.port",
-            ) from error
+    if reason := why_taken(host, port):
+        raise InvalidManifest(
+            f"spec.grpc.port is {port}, which cannot be used on {host}: {reason}. Choose another, "
+            "or give --port 0 for any free one.",
+            field="spec.grpc.port",
+        )
 
 
 def _meet_ray(state: FleetState, how: Up, report: Progress) -> FleetState:

@@ -15,7 +15,7 @@ from typing import Final
 
 from embedfleet.errors import Unavailable
 
-__all__ = ["LocalPorts", "choose_ports", "free_block", "free_ports"]
+__all__ = ["LocalPorts", "choose_ports", "free_block", "free_ports", "why_taken"]
 
 REPLICA_BLOCK = 200
 """Ports for replicas of each protocol: Serve gives every ingress replica one."""
@@ -58,13 +58,16 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def _is_free(port: int) -> bool:
+def why_taken(host: str, port: int) -> str:
+    """Say in the system's words why nothing can listen there; empty if something can."""
     with socket.socket() as probe:
+        # As servers do: connections that just ended do not hold a port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+            probe.bind((host, port))
+        except OSError as error:
+            return error.strerror or str(error)
+    return ""
 
 
 def free_block(size: int, avoid: tuple[range, ...] = ()) -> int:
@@ -78,7 +81,7 @@ def free_block(size: int, avoid: tuple[range, ...] = ()) -> int:
         block = range(first, first + size)
         if any(first < other.stop and other.start < block.stop for other in avoid):
             continue
-        if all(_is_free(port) for port in block):
+        if not any(why_taken("127.0.0.1", port) for port in block):
             return first
     raise Unavailable(f"No {size} consecutive free ports between 11000 and 32000. Free some.")
 

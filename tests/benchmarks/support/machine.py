@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from time import perf_counter
 
 import psutil
 import torch
 
-from embedfleet.engine.torch.device import cpu_features
+from embedfleet.engine.torch.device import cpu_features, cpu_name
 
 CORES = len(os.sched_getaffinity(0))
 
 
 def describe() -> str:
     """Return two lines: processor and software."""
-    match = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     features = cpu_features()
     absent = [name for name in ("amx_bf16", "avx512_bf16", "avx512") if name not in features.names]
     memory = psutil.virtual_memory().total / 2**30
     return (
-        f"machine: {match[1] if match else platform.machine()}, {CORES} cores, "
+        f"machine: {cpu_name()}, {CORES} cores, "
         f"has {' '.join(features.names) or 'none of the features below'}, "
         f"lacks {' '.join(absent) or 'nothing'}, {memory:.0f} GiB, "
         f"load {os.getloadavg()[0]:.2f}\n"

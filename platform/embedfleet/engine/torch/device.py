@@ -8,6 +8,7 @@ slower than float32. float16 overflows in the 8B shape on texts that start with 
 from __future__ import annotations
 
 import os
+import platform
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ from embedfleet.checkpoint.config import ModelConfig
 from embedfleet.engine.torch.options import EngineOptions
 from embedfleet.errors import InvalidRequest
 
-__all__ = ["CpuFeatures", "Placement", "choose_dtype", "cpu_features", "resolve"]
+__all__ = ["CpuFeatures", "Placement", "choose_dtype", "cpu_features", "cpu_name", "resolve"]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _FLOAT16_OVERFLOWS = (4096, 36)  # hidden size and layers of the 8B shape
@@ -68,6 +69,11 @@ def cpu_features() -> CpuFeatures:
         avx512=bool(found.get("avx512_f") and found.get("avx512_bw")),
         avx2=bool(found.get("avx2")),
     )
+
+
+def cpu_name() -> str:
+    """Give the processor as its maker calls it, or its architecture where nothing says."""
+    return str(torch.cpu.get_capabilities().get("cpu_name") or platform.machine())
 
 
 def resolve(options: EngineOptions, config: ModelConfig) -> Placement:

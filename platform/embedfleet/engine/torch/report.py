@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from embedfleet.engine.torch.device import CpuFeatures, choose_dtype, cpu_features
+from embedfleet.engine.torch.device import CpuFeatures, choose_dtype, cpu_features, cpu_name
 
 __all__ = ["DeviceReport", "advice", "describe_device"]
 
@@ -50,34 +50,29 @@ def describe_device() -> DeviceReport:
     on_cpu = device.type == "cpu"
     dtype = choose_dtype("auto", device.type, features)
     measured = {name: _gflops(device, name) for name in (torch.float32, torch.bfloat16)}
-    name = torch.cpu.get_capabilities().get("cpu_name", "unknown")
     return DeviceReport(
         device=str(device),
-        name=str(name) if on_cpu else torch.cuda.get_device_name(device),
+        name=cpu_name() if on_cpu else torch.cuda.get_device_name(device),
         num_cores=features.num_cores,
         features=features.names,
         dtype=str(dtype).removeprefix("torch."),
         gflops={str(kind).removeprefix("torch."): rate for kind, rate in measured.items()},
-        advice=advice(features, on_cpu=on_cpu, num_threads=torch.get_num_threads()),
+        advice=advice(features, on_cpu=on_cpu),
     )
 
 
-def advice(features: CpuFeatures, *, on_cpu: bool, num_threads: int) -> tuple[str, ...]:
+def advice(features: CpuFeatures, *, on_cpu: bool) -> tuple[str, ...]:
     """Say what would make a machine faster."""
     if not on_cpu:
         return ()
     found = []
     if not features.fast_bfloat16:
         found.append(
-            "This CPU has neither AMX-BF16 nor AVX512-BF16, so float32 is used. A CPU with AMX "
-            "runs bfloat16 several times faster."
+            "This CPU has neither AMX-BF16 nor AVX512-BF16, so float32 is used. A CPU with AMX, "
+            "or a GPU, runs bfloat16 several times faster, in half the memory."
         )
     if not features.avx512 and not features.avx2:
         found.append("This CPU has no AVX2: expect a fraction of the usual speed.")
-    if num_threads < features.num_cores:
-        found.append(
-            f"num_threads is {num_threads} of {features.num_cores} cores. Leave it out to use all."
-        )
     return tuple(found)
 
 
