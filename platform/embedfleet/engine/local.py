@@ -32,6 +32,7 @@ from embedfleet.messages import (
     TokenIds,
     Truncation,
 )
+from embedfleet.scores import probabilities
 from embedfleet.tokenization import EmbeddingTokenizer, RerankingTokenizer, Tokenized
 from embedfleet.vectors import Finish, check_dimension, finish
 
@@ -142,7 +143,7 @@ class LocalReranker(_Local):
         for rows in _steps(sequences, self._step_tokens):
             batch = pack([sequences[row] for row in rows], [tokens.prefix], [0] * len(rows))
             logits[rows] = self.engine.score(batch)
-        return _sigmoid(logits)
+        return probabilities(logits)
 
 
 def load_embedder(
@@ -200,10 +201,3 @@ def _steps(sequences: Sequence[TokenIds], step_tokens: int) -> Iterator[npt.NDAr
     started_at = np.cumsum(lengths[order]) - lengths[order]
     cuts = np.flatnonzero(np.diff(started_at // step_tokens)) + 1
     yield from np.split(order, cuts)
-
-
-def _sigmoid(logits: Float32Array) -> Float32Array:
-    """Equal to exp(log_softmax([no, yes]))[1], without overflow at either end."""
-    odds = np.exp(-np.abs(logits))
-    scores: Float32Array = np.where(logits >= 0, 1, odds) / (1 + odds)
-    return scores

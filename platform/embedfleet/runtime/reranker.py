@@ -13,6 +13,7 @@ from embedfleet.messages import RerankOptions, RerankOutcome, RerankResult, Timi
 from embedfleet.rendering.replica import ReplicaSettings
 from embedfleet.runtime.base import ModelRuntime, TokenizeRequest
 from embedfleet.runtime.loading import LoadedModel
+from embedfleet.scores import probabilities
 from embedfleet.tokenization import RerankingTokenizer, RerankTokens, Tokenized
 
 __all__ = ["RerankerRuntime"]
@@ -120,12 +121,13 @@ def _ranked(
             continue
         error = submitted.errors.get(row)
         # Rows have no columns where no sequence of the request got one.
-        logit = 0.0 if error else float(submitted.rows[row])
+        log_odds = 0.0 if error else float(submitted.rows[row])
+        score = log_odds if options.raw_scores else float(probabilities(np.array(log_odds)))
         row += 1
         outcomes.append(
             RerankOutcome(
                 index,
-                score=0.0 if error else logit if options.raw_scores else _sigmoid(logit),
+                score=0.0 if error else score,
                 num_tokens=len(document.token_ids),
                 truncated=document.truncated,
                 error=error,
@@ -140,11 +142,3 @@ def _best(outcomes: list[RerankOutcome], top_n: int | None) -> list[RerankOutcom
         return outcomes
     scored = [outcome for outcome in outcomes if outcome.error is None]
     return scored[:top_n] + outcomes[len(scored) :]
-
-
-def _sigmoid(logit: float) -> float:
-    """Equal to exp(log_softmax([no, yes]))[1], without overflow at either end."""
-    if logit >= 0:
-        return float(1.0 / (1.0 + np.exp(-logit)))
-    odds = np.exp(logit)
-    return float(odds / (1.0 + odds))
