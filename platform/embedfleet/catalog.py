@@ -36,6 +36,8 @@ class PublishedModel:
         size: `0.6B`, `4B` or `8B`.
         native_dimension: Width of the hidden state.
         num_parameters: As published, embeddings included.
+        float16_overflows: Texts that start with "import" become NaN in float16
+            (QwenLM/Qwen3-Embedding#164).
         revision: Commit pinned by the mteb leaderboard; empty where it pins none.
     """
 
@@ -49,7 +51,7 @@ class PublishedModel:
     head_dim: int
     intermediate_size: int
     num_parameters: int
-    tied_lm_head: bool
+    float16_overflows: bool
     revision: str = ""
 
 
@@ -74,7 +76,7 @@ def _pair(
             head_dim=128,
             intermediate_size=intermediate,
             num_parameters=parameters,
-            tied_lm_head=size != "8B",
+            float16_overflows=size == "8B",
             revision=pinned,
         )
 

@@ -42,7 +42,7 @@ def _rules(role: Role) -> tuple[Rule, ...]:
 
 def _source_rules(role: Role) -> tuple[Rule, ...]:
     other = Role.RERANKER if role is Role.EMBEDDER else Role.EMBEDDER
-    large = hub_names(m for m in PUBLISHED if m.size == Size.LARGE)
+    large = hub_names(m for m in PUBLISHED if m.float16_overflows)
     sizes = ", ".join(
         f"'{size}': {hub_names(m for m in PUBLISHED if m.size == size)}" for size in Size
     )

@@ -249,10 +249,7 @@ def alias_violations(aliases: tuple[str, ...]) -> Iterator[Violation]:
 
 
 def model_violations(spec: ModelSpec, weights: Weights) -> Iterator[Violation]:
-    """Yield what is wrong between a role, its checkpoint, the weights' type and the aliases.
-
-    fp16 overflows to NaN on the 8B embedder (QwenLM/Qwen3-Embedding#164).
-    """
+    """Yield what is wrong between a role, its checkpoint, the weights' type and the aliases."""
     yield from alias_violations(spec.aliases)
     yield from _source_violations(spec.model)
     known = spec.published
@@ -263,7 +260,7 @@ def model_violations(spec: ModelSpec, weights: Weights) -> Iterator[Violation]:
             "model.source", known.source, f"is a published {known.role}, not {_a(spec.role)}",
             f"Declare it as kind {known.role.capitalize()}, or name {_a(spec.role)}.",
         )  # fmt: skip
-    if known.size == Size.LARGE and weights is Weights.FLOAT16:
+    if known.float16_overflows and weights is Weights.FLOAT16:
         yield Violation(
             "quantization.weights", str(weights), f"overflows to NaN on {known.source}",
             "Use bfloat16 or float32.", MODEL_CHOICE,

@@ -1,8 +1,7 @@
 """Decides where a model runs and in which type, by facts of the machine.
 
 bfloat16 is only fast on CPUs with AMX-BF16 or AVX512-BF16: elsewhere it is emulated, several times
-slower than float32. float16 overflows in the 8B shape on texts that start with "import"
-(QwenLM/Qwen3-Embedding#164), so that pair is refused.
+slower than float32. float16 overflows in one published shape, so that pair is refused.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+from embedfleet.catalog import PUBLISHED
 from embedfleet.checkpoint.config import ModelConfig
 from embedfleet.engine.torch.options import EngineOptions
 from embedfleet.errors import InvalidRequest
@@ -20,7 +20,9 @@ from embedfleet.errors import InvalidRequest
 __all__ = ["CpuFeatures", "Placement", "choose_dtype", "cpu_features", "cpu_name", "resolve"]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_FLOAT16_OVERFLOWS = (4096, 36)  # hidden size and layers of the 8B shape
+_FLOAT16_OVERFLOWS = {
+    (model.native_dimension, model.num_layers) for model in PUBLISHED if model.float16_overflows
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +88,9 @@ def resolve(options: EngineOptions, config: ModelConfig) -> Placement:
     features = cpu_features()
     dtype = choose_dtype(options.dtype, device.type, features)
     shape = (config.hidden_size, config.num_layers)
-    if dtype == torch.float16 and shape == _FLOAT16_OVERFLOWS:
+    if dtype == torch.float16 and shape in _FLOAT16_OVERFLOWS:
         raise InvalidRequest(
-            f"dtype is float16, which overflows in the 8B shape (hidden {shape[0]}, {shape[1]} "
+            f"dtype is float16, which overflows in this shape (hidden {shape[0]}, {shape[1]} "
             "layers): texts that start with 'import' become NaN. Use bfloat16 or float32.",
             field="dtype",
         )
