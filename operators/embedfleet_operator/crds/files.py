@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import yaml
 
 from embedfleet_operator.crds.kinds import KINDS, definition
+from embedfleet_operator.text import Dumper
 
 __all__ = ["files"]
 
 _HEADER = "# Written by `python -m embedfleet_operator.crds`. Edit the models, not this file.\n"
 
 
-class _Dumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
 def files() -> dict[str, str]:
     """Write each definition, by file name."""
     return {
         f"{kind.plural}.yaml": _HEADER
-        + yaml.dump(definition(kind), Dumper=_Dumper, sort_keys=False, width=100)
+        + yaml.dump(definition(kind), Dumper=Dumper, sort_keys=False, width=100)
         for kind in KINDS
     }

@@ -11,6 +11,7 @@ from typing import Any, Final
 import yaml
 
 from embedfleet.resources.fleet import Fleet
+from embedfleet_operator.text import Dumper
 
 __all__ = [
     "COMPONENT_LABEL",
@@ -93,21 +94,6 @@ def memory_gib(count: int) -> str:
     return f"{count // 1024}Ti" if count % 1024 == 0 else f"{count}Gi"
 
 
-class _Dumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:
-        """Write values that stand in several places out in each."""
-        return True
-
-
-def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
-    # Files inside a manifest are read by people line by line.
-    style = "|" if "\n" in value else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
-
-
-_Dumper.add_representer(str, _text)
-
-
 def to_yaml(manifests: tuple[Manifest, ...]) -> str:
     """Write manifests as one YAML stream with sorted keys: equal values, equal bytes."""
-    return yaml.dump_all(manifests, Dumper=_Dumper, sort_keys=True, allow_unicode=True, width=100)
+    return yaml.dump_all(manifests, Dumper=Dumper, sort_keys=True, allow_unicode=True, width=100)
