@@ -88,13 +88,17 @@ def finish(hidden: Float32Array, how: Finish) -> Vectors:
     """Slice, normalise and encode pooled hidden states, (N, D) float32 after the final norm."""
     vectors = hidden[:, : how.dimension]
     errors: dict[int, EngineError] = {}
-    _note(errors, np.isfinite(vectors).all(axis=1), "a component that is NaN or infinite")
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         if how.normalize:
-            lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-            has_direction = np.isfinite(lengths[:, 0]) & (lengths[:, 0] > 0)
-            _note(errors, has_direction, "a length of zero or beyond float32, so no direction")
+            lengths: Float32Array = np.sqrt(np.add.reduce(vectors * vectors, axis=1, keepdims=True))
+            has_direction = (lengths[:, 0] > 0) & (lengths[:, 0] < np.inf)
+            # A component that is NaN or infinite makes its length so: usually one look is enough.
+            if not has_direction.all():
+                _note_components(errors, vectors)
+                _note(errors, has_direction, "a length of zero or beyond float32, so no direction")
             vectors = vectors / lengths
+        else:
+            _note_components(errors, vectors)
         scales = np.zeros(len(vectors), np.float32)
         if how.output_type in _SCALED:
             scales = np.abs(vectors).max(axis=1, initial=0)
@@ -126,6 +130,10 @@ def _encode(
 def _levels(vectors: Float32Array, scales: Float32Array) -> Float32Array:
     """Return round(127 x / scale) as whole numbers; a vector of zeros stays zeros."""
     return np.rint(np.float32(127) * vectors / np.where(scales > 0, scales, np.float32(1)))
+
+
+def _note_components(errors: dict[int, EngineError], vectors: Float32Array) -> None:
+    _note(errors, np.isfinite(vectors).all(axis=1), "a component that is NaN or infinite")
 
 
 def _note(errors: dict[int, EngineError], good: npt.ArrayLike, what: str) -> None:
