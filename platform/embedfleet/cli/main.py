@@ -6,6 +6,7 @@ codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -84,7 +85,14 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line of this process."""
+    # What a command started is stopped in its `finally`, however the command is ended.
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, _interrupt)
     sys.exit(run(sys.argv[1:]))
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import click
 
-__all__ = ["files_option", "fleet_option"]
+__all__ = ["contract_option", "files_option", "fleet_option"]
 
+contract_option = click.option(
+    "--allow-contract-change",
+    is_flag=True,
+    help="Let a model in use change its vectors: those made before must be made again.",
+)
 files_option = click.option(
     "-f",
     "--file",

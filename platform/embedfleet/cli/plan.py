@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from embedfleet.cli.options import files_option
+from embedfleet.cli.options import contract_option, files_option
 from embedfleet.cli.state import choose_fleet
 from embedfleet.config import Settings
 from embedfleet.local.fleet import plan_against
@@ -17,7 +17,8 @@ __all__ = ["plan"]
 
 @click.command()
 @files_option
-def plan(files: tuple[str, ...]) -> None:
+@contract_option
+def plan(files: tuple[str, ...], allow_contract_change: bool) -> None:
     """Show what applying manifests would change.
 
     Classifies every difference between the manifests and the running fleet of that name, and
@@ -25,4 +26,5 @@ def plan(files: tuple[str, ...]) -> None:
     """
     manifests = load_manifests(files, sys.stdin)
     state = choose_fleet(Settings.load(), manifests.only_fleet().name)
-    click.echo(str(plan_against(manifests, state)))
+    change = plan_against(manifests, state, allow_contract_change=allow_contract_change)
+    click.echo(str(change))

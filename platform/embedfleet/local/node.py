@@ -22,10 +22,11 @@ from embedfleet.errors import Unavailable
 from embedfleet.local.ports import REPLICA_BLOCK, LocalPorts
 from embedfleet.rendering.flags import SERVE_FLAGS
 
-__all__ = ["MARK", "node_environment", "processes_of", "start_node", "stop_all"]
+__all__ = ["MARK", "RAY_LOG_FILE", "node_environment", "processes_of", "start_node", "stop_all"]
 
 MARK: Final = "EMBEDFLEET_FLEET_ID"
 
+RAY_LOG_FILE: Final = "ray.log"
 _STOP_SECONDS: Final = 15.0
 
 
@@ -95,7 +96,7 @@ def start_node(
         # Only control messages use the object store: vectors never pass through it.
         f"--object-store-memory={100 * 1024 * 1024}",
     ]
-    log = (folder / "ray.log").open("ab")
+    log = (folder / RAY_LOG_FILE).open("ab")
     try:
         return subprocess.Popen(
             command,

@@ -26,7 +26,12 @@ _BLOCKS: Final = ("replica_http_first", "replica_grpc_first", "worker_first")
 
 @dataclass(frozen=True, slots=True)
 class LocalPorts:
-    """Every port that one local fleet listens on, all on the loopback interface."""
+    """Every port that one local fleet listens on.
+
+    The edge listens where it is told, and Ray asks for its token everywhere; but Serve opens its
+    own proxies and replicas on all interfaces in plain text, so a machine that is reachable needs
+    a firewall in front of all ports but `edge`.
+    """
 
     edge: int
     serve_http: int

@@ -7,7 +7,7 @@ that it does not list are deleted.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import httpx
@@ -66,14 +66,22 @@ class ServeRest:
             )
         return response
 
-    def wait_reachable(self, timeout_seconds: float) -> str:
+    def wait_reachable(
+        self, timeout_seconds: float, is_alive: Callable[[], bool] = lambda: True
+    ) -> str:
         """Wait until the dashboard answers and return Ray's version.
 
+        Args:
+            timeout_seconds: How long at most.
+            is_alive: Tells whether waiting still makes sense.
+
         Raises:
-            Unavailable: It did not answer in time.
+            Unavailable: It did not answer in time, or Ray has ended.
         """
         deadline = time.monotonic() + timeout_seconds
         while True:
+            if not is_alive():
+                raise Unavailable("Ray ended while it was starting. Look at ray.log.")
             try:
                 response = self._call("GET", "/api/version")
                 if response.status_code == 200:
@@ -91,7 +99,16 @@ class ServeRest:
         Raises:
             InvalidManifest: Serve refuses it; the message is Serve's own.
         """
-        response = self._call("PUT", _PATH, config, _START_SECONDS)
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            try:
+                response = self._call("PUT", _PATH, config, _START_SECONDS)
+                break
+            except Unavailable:
+                # A busy dashboard drops connections; putting the same truth again is harmless.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1.0)
         if response.status_code == 400:
             raise InvalidManifest(f"Serve refuses the configuration: {response.text}")
         if response.status_code != 200:

@@ -31,6 +31,7 @@ class FleetState:
         edge_pid: HAProxy's master process.
         folder: Short-lived files: sockets, logs, rendered configuration.
         owns_ray: Whether the Ray cluster was started with the fleet, and stops with it.
+        deployed: Whether Serve was given the fleet's configuration.
     """
 
     name: str
@@ -41,6 +42,7 @@ class FleetState:
     ports: LocalPorts
     folder: str
     owns_ray: bool
+    deployed: bool = False
     edge_pid: int = 0
 
     def save(self, home: Path) -> None:
