@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import tokenizers
 import torch
+from benchmarks.support.qwen_tokenizer import published
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from embedfleet import prompts
 from embedfleet.catalog import DEFAULT_INSTRUCTION
 from embedfleet.checkpoint import open_checkpoint, resolve
 from embedfleet.checkpoint.config import read_config
-from embedfleet.embedded.vocabulary import published
 from embedfleet.engine import EngineOptions, load_embedder, load_reranker
 from embedfleet.engine.torch.device import resolve as resolve_placement
 from embedfleet.errors import CheckpointError, InvalidRequest

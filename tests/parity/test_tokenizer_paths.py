@@ -10,10 +10,10 @@ import unicodedata
 
 import pytest
 import tokenizers
+from benchmarks.support.qwen_tokenizer import published
 
 from embedfleet import prompts
 from embedfleet.catalog import DEFAULT_INSTRUCTION
-from embedfleet.embedded.vocabulary import published
 from embedfleet.messages import Role
 from embedfleet.tokenization import Tokenizer
 from embedfleet.tokenization.fast import FastEncoder

@@ -1,25 +1,22 @@
-"""Writes `tokenizer.json` files of Qwen3's kind: a small one of our own, and the published one.
+"""Writes `tokenizer.json` files of Qwen3's kind, with a small vocabulary of our own or any other.
 
-Same normalizer, same cutting pattern, same special tokens, same post-processor; only the merges
-differ. The published vocabulary comes from the fast encoder's package, which lists tokens by rank:
-a token's merge is what remains of it when all lower ranks are merged.
+Same normalizer, same cutting pattern, same special tokens, same post-processor as the published
+one; only the merges differ.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Final
 
-import quicktok
 import tokenizers
 
 from embedfleet.errors import CheckpointError
 from embedfleet.messages import Role
 from embedfleet.tokenization.fast import QWEN_SPLIT, byte_alphabet
 
-__all__ = ["published", "small"]
+__all__ = ["ADDED_TOKENS", "FINAL_TOKEN", "Merges", "document", "small"]
 
 FINAL_TOKEN: Final = "<|endoftext|>"
 
@@ -64,13 +61,7 @@ ADDED_TOKENS: Final[Mapping[str, bool]] = {
 """Qwen3's added tokens in the order of their ids, and whether the file calls them special."""
 
 Merges = Sequence[tuple[str, str]]
-
-
-@lru_cache(maxsize=2)
-def published(role: Role) -> bytes:
-    """Return the published Qwen3 tokenizer as an embedder's or a reranker's file."""
-    vocab, merges = _published_vocabulary()
-    return _document(vocab, merges, role)
+"""Pairs of tokens that become one, the first to be merged first."""
 
 
 def small(texts: Iterable[str], vocab_size: int, role: Role) -> bytes:
@@ -79,7 +70,7 @@ def small(texts: Iterable[str], vocab_size: int, role: Role) -> bytes:
     Raises:
         CheckpointError: The texts yield fewer tokens, or `yes` or `no` is not one of them.
     """
-    untrained = json.loads(_document({}, [], Role.RERANKER)) | {"added_tokens": []}
+    untrained = json.loads(document({}, [], Role.RERANKER)) | {"added_tokens": []}
     tokenizer = tokenizers.Tokenizer.from_str(json.dumps(untrained))
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -95,41 +86,11 @@ def small(texts: Iterable[str], vocab_size: int, role: Role) -> bytes:
             f"The texts gave {len(vocab)} tokens, wanted {vocab_size} with `yes` and `no` among "
             "them. Give more text."
         )
-    return _document(vocab, [tuple(merge) for merge in model["merges"]], role)
+    return document(vocab, [tuple(merge) for merge in model["merges"]], role)
 
 
-@lru_cache(maxsize=1)
-def _published_vocabulary() -> tuple[dict[str, int], Merges]:
-    encoding = quicktok.get_encoding("qwen3")
-    num_tokens = min(map(encoding.encode_single_token, encoding.special_tokens_set))
-    tokens = [encoding.decode_single_token_bytes(rank) for rank in range(num_tokens)]
-    ranks = {token: rank for rank, token in enumerate(tokens)}
-    alphabet = byte_alphabet()
-
-    def spell(token: bytes) -> str:
-        return "".join(alphabet[byte] for byte in token)
-
-    merges = []
-    for rank, token in enumerate(tokens):
-        if len(token) > 1:
-            left, right = _merged_below(token, rank, ranks)
-            merges.append((spell(left), spell(right)))
-    return {spell(token): rank for rank, token in enumerate(tokens)}, merges
-
-
-def _merged_below(token: bytes, rank: int, ranks: Mapping[bytes, int]) -> list[bytes]:
-    """Merge a token's bytes by every rank below its own."""
-    parts = [token[i : i + 1] for i in range(len(token))]
-    while len(parts) > 2:
-        pairs = ((ranks.get(parts[i] + parts[i + 1], rank), i) for i in range(len(parts) - 1))
-        best, i = min(pairs)
-        if best >= rank:
-            break
-        parts[i : i + 2] = [parts[i] + parts[i + 1]]
-    return parts
-
-
-def _document(vocab: Mapping[str, int], merges: Merges, role: Role) -> bytes:
+def document(vocab: Mapping[str, int], merges: Merges, role: Role) -> bytes:
+    """Write a vocabulary as an embedder's or a reranker's file; added tokens follow its ids."""
     byte_level = {
         "type": "ByteLevel",
         "add_prefix_space": False,

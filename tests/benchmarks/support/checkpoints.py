@@ -16,12 +16,13 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from support.qwen_tokenizer import published
 from support.report import note
 
 from embedfleet.catalog import MAX_TOKENS, PUBLISHED
 from embedfleet.checkpoint.config import ModelConfig, read_config
 from embedfleet.checkpoint.layout import expected_tensors
-from embedfleet.embedded.vocabulary import FINAL_TOKEN, published
+from embedfleet.embedded.vocabulary import FINAL_TOKEN
 from embedfleet.messages import Role
 
 CACHE = Path("~/.cache/embedfleet-bench").expanduser()

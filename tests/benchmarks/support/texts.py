@@ -6,7 +6,8 @@ import json
 import random
 from importlib import resources
 
-from embedfleet.embedded.vocabulary import published
+from support.qwen_tokenizer import published
+
 from embedfleet.messages import Role
 from embedfleet.tokenization import Tokenizer
 
