@@ -7,7 +7,7 @@ import grpc
 import pytest
 from fleet_calls import TIMEOUT_SECONDS, ids, pairs, texts
 
-from embedfleet.v1 import embedding_pb2, model_pb2, reranking_pb2
+from embedfleet.v1 import embedding_pb2, model_pb2
 from embedfleet.wire import embedding_pb2 as wire_embedding
 from embedfleet.wire import model_pb2 as wire_model
 from embedfleet.wire import reranking_pb2 as wire_reranking
@@ -188,6 +188,7 @@ GOOD = embedding_pb2.EmbedItem(text="a")
 BAD_ITEMS = {
     "empty": (texts("docs", "").items[0], "items[1].text", "empty", "Send some text"),
     "unset": (embedding_pb2.EmbedItem(), "items[1]", "neither text nor token_ids", "Set one"),
+    "endless": (texts("docs", "x" * 4_200_000).items[0], "items[1].text", "4,200,000", "Cut it"),
     "too-long": (texts("docs", LONG).items[0], "items[1].text", "1,000", "truncation", "shorten"),
     "no-ids": (ids("docs", []).items[0], "items[1].token_ids", "empty", "at least one"),
     "id-above": (ids("docs", [5, 4122]).items[0], "items[1].token_ids", "[1] is 4122", "0 to "),
@@ -258,32 +259,6 @@ def test_bad_text_to_tokenize_leaves_its_neighbours_alone(caller):
     response = caller.call(TOKENIZE, tokenize("a", LONG, "b", input_type="DOCUMENT"))
     assert [bool(text.ids) for text in response.texts] == [True, False, True]
     assert response.texts[1].error.code == INVALID_ARGUMENT
-
-
-@pytest.mark.parametrize("first", ["docs", "nobody"])
-def test_bad_message_of_a_stream_leaves_the_stream_open(caller, first):
-    def message(id_, model="docs", **options):
-        items = [embedding_pb2.EmbedItem(text="a", id=id_)]
-        options.setdefault("input_type", "DOCUMENT")
-        return embedding_pb2.EmbedStreamRequest(model=model, items=items, **options)
-
-    sent = [message("0", first), message("1", dimension=31), message("2", "dogs"), message("3")]
-    answers = {a.embeddings[0].id: a for a in caller.stream("EmbeddingService/EmbedStream", sent)}
-    assert answers["1"].error.field == "dimension"
-    assert answers["2"].error.field == "model"
-    assert "'dogs'" in answers["2"].error.message
-    assert len(answers["3"].embeddings[0].values) == 128
-    assert bool(answers["0"].error.code) == (first == "nobody")
-
-
-def test_bad_message_of_a_rerank_stream_leaves_the_stream_open(caller):
-    sent = [
-        reranking_pb2.RerankStreamRequest(model="relevance", query=query, documents=["a"], id=query)
-        for query in ("", "q")
-    ]
-    answers = {a.id: a for a in caller.stream("RerankingService/RerankStream", sent)}
-    assert answers[""].error.field == "query"
-    assert len(answers["q"].results) == 1
 
 
 @pytest.mark.parametrize("seconds", [0.000001, 0.001])
