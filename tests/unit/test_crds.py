@@ -14,6 +14,7 @@ from embedfleet.resources.base import Part
 from embedfleet.resources.manifest import KINDS as PARSED
 from embedfleet_operator.crds import KINDS, LISTS, RULES, Kind, definition
 from embedfleet_operator.crds.files import files
+from embedfleet_operator.crds.fleet_rules import MAX_POOLS
 from embedfleet_operator.crds.schema import ListType, Rule, structural
 
 TEMPLATES = Path(__file__).parents[2] / "charts" / "embedfleet-crds" / "templates"
@@ -117,6 +118,11 @@ def test_list_types_are_those_of_lists_that_exist() -> None:
     assert len([each for each in written if each != "atomic"]) == len(LISTS) + 1
 
 
+def test_circles_are_looked_for_among_as_many_pools_as_there_can_be() -> None:
+    pools = version(KINDS[0])["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    assert pools["pools"]["maxItems"] == MAX_POOLS
+
+
 @every_kind
 def test_models_can_be_scaled_and_the_rest_cannot(kind: Kind) -> None:
     subresources = version(kind)["subresources"]
@@ -151,7 +157,7 @@ class Probe(Part):
 def test_each_form_of_a_field_becomes_its_structural_twin() -> None:
     size = {"description": "How large.", "type": "integer", "minimum": 1, "maximum": 9}
     part = {"type": "object", "properties": {"size": {**size, "default": 3}}}
-    rule = Rule(".maybe", "true", "is wrong. Correct it.")
+    rule = Rule(".maybe", "true", "is wrong. Correct it.", "self.maybe")
     lists = {("Probe", "several"): ListType("map", "size")}
     assert structural(Probe, {"Probe": (rule,)}, lists) == {
         "description": "Every form that a field takes.",
@@ -167,7 +173,7 @@ def test_each_form_of_a_field_becomes_its_structural_twin() -> None:
             "only": {
                 "description": "A constant.", "type": "string", "enum": ["x"], "default": "x",
             },
-            "inner": {**part, "description": "A part with defaults.", "default": {}},
+            "inner": {**part, "description": "A part with defaults.", "default": {"size": 3}},
             "several": {
                 "description": "A list.",
                 "type": "array",
@@ -186,7 +192,10 @@ def test_each_form_of_a_field_becomes_its_structural_twin() -> None:
             },
         },
         "x-kubernetes-validations": [
-            {"rule": "true", "message": "is wrong. Correct it.", "fieldPath": ".maybe"}
+            {
+                "rule": "true", "message": "is wrong. Correct it.", "fieldPath": ".maybe",
+                "messageExpression": '"%s: is wrong. Correct it.".format([self.maybe])',
+            }
         ],
     }  # fmt: skip
 

@@ -15,28 +15,35 @@ def fleet(spec: str, metadata: str = "name: laptop") -> Fleet:
 
 
 @pytest.mark.parametrize(
-    ("spec", "reason"),
+    ("spec", "like", "reason"),
     [
-        ("", "spec has a default"),
-        ("{grpc: }", "so has a part of it"),
-        ("{grpc: {port: }}", "and a field of that"),
-        ("{pools: }", "and a list"),
+        ("", "{}", "spec has a default"),
+        ("{grpc: }", "{}", "so has a part of it"),
+        ("{grpc: {port: }}", "{}", "and a field of that"),
+        ("{pools: }", "{}", "and a list"),
+        ("{image: }", "{}", "none is needed"),
+        ("{pools: [{name: a, fallbackPool: }]}", "{pools: [{name: a}]}", "deeper too"),
+        (
+            "{pools: [{name: a, nodeSelector: {zone: , disk: ssd}}]}",
+            "{pools: [{name: a, nodeSelector: {disk: ssd}}]}",
+            "and in a mapping",
+        ),
     ],
 )
-def test_null_is_the_default_where_there_is_one(spec: str, reason: str) -> None:
-    assert fleet(spec) == fleet("{}"), reason
+def test_null_is_what_is_left_out(spec: str, like: str, reason: str) -> None:
+    assert fleet(spec) == fleet(like), reason
 
 
 @pytest.mark.parametrize(
     ("spec", "path"),
     [
-        ("{image: }", "spec.image"),
-        ("{pools: [{name: a, fallbackPool: null}]}", "spec.pools[0].fallbackPool"),
-        ("{tls: {secretName: a, clientCaFile: }}", "spec.tls.clientCaFile"),
+        ("{auth: {tokenSecretName: }}", "spec.auth.tokenSecretName"),  # needed
+        ("{pools: [null]}", "spec.pools[0]"),  # an entry has a place
+        ("{poolz: }", "spec.poolz"),  # no field, whatever it holds
     ],
 )
-def test_null_is_refused_where_there_is_none(spec: str, path: str) -> None:
-    with pytest.raises(InvalidManifest, match="has no value") as refused:
+def test_null_does_not_hide_what_is_wrong(spec: str, path: str) -> None:
+    with pytest.raises(InvalidManifest) as refused:
         fleet(spec)
     assert [problem.path for problem in refused.value.problems] == [path]
 

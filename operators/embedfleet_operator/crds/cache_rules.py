@@ -34,6 +34,7 @@ CACHE_RULES: Final[dict[str, tuple[Rule, ...]]] = {
             ".revision",
             "has(self.source.hub) || !has(self.revision)",
             "only a hub source has revisions. Leave it out: digests identify other files.",
+            "self.revision",
         ),
         Rule(
             ".revision",

@@ -7,7 +7,7 @@ from typing import Final
 from embedfleet.resources.base import LABEL_KEY, PATTERNS
 from embedfleet_operator.crds.schema import Rule, keys
 
-__all__ = ["FLEET_RULES"]
+__all__ = ["FLEET_RULES", "MAX_POOLS"]
 
 _HAS_TLS_FILES: Final = (
     "(has(self.certificateFile) || has(self.privateKeyFile) || has(self.clientCaFile))"
@@ -15,21 +15,19 @@ _HAS_TLS_FILES: Final = (
 _HAS_TLS_SECRETS: Final = "(has(self.secretName) || has(self.clientCaSecretName))"
 
 _POOL_NAMES: Final = "self.pools.map(q, q.name)"
+MAX_POOLS: Final = 16
 
-
-def _follow(inner: str, doublings: int) -> str:
-    """Bind to `n` where each pool leads after 1, 2, 4 ... steps, -1 being nowhere."""
-    if not doublings:
-        return inner
-    step = "n.map(i, i < 0 ? -1 : n[i])"
-    return f"[{step}].all(n, {_follow(inner, doublings - 1)})"
-
-
-_NO_CIRCLE: Final = (
-    f"[self.pools.map(p, has(p.fallbackPool) ? {_POOL_NAMES}.indexOf(p.fallbackPool) : -1)]"
-    f".all(n, {_follow('n.all(i, i < 0)', 4)})"
+_STEP: Final = (
+    f".filter(p, has(p.fallbackPool) && p.fallbackPool in {_POOL_NAMES})"
+    ".map(p, self.pools.filter(q, q.name == p.fallbackPool)[0])"
 )
-"""Sixteen pools at most: whoever still leads somewhere after sixteen steps goes in a circle."""
+"""From pools to their fallbacks."""
+
+_NO_CIRCLE: Final = f"size(self.pools{_STEP * MAX_POOLS}) == 0"
+"""Whoever still leads somewhere after as many steps as there are pools goes in a circle.
+
+Written out step by step: the cost of what is bound to a name cannot be estimated.
+"""
 
 FLEET_RULES: Final[dict[str, tuple[Rule, ...]]] = {
     "Toleration": (
@@ -37,6 +35,7 @@ FLEET_RULES: Final[dict[str, tuple[Rule, ...]]] = {
             ".value",
             "self.operator != 'Exists' || !has(self.value)",
             "has no meaning when operator is Exists. Leave it out.",
+            "self.value",
         ),
         Rule(
             ".key",
@@ -54,6 +53,7 @@ FLEET_RULES: Final[dict[str, tuple[Rule, ...]]] = {
             ".maxNodes",
             "self.maxNodes >= self.minNodes",
             "must be at least minNodes. Raise it or lower minNodes.",
+            "self.maxNodes",
         ),
         Rule(
             ".gpusPerNode",
@@ -94,6 +94,7 @@ FLEET_RULES: Final[dict[str, tuple[Rule, ...]]] = {
             ".http.port",
             "self.grpc.port != self.http.port",
             "is the gRPC port too. Choose another.",
+            "self.http.port",
         ),
         Rule(
             ".pools",

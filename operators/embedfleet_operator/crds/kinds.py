@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from embedfleet.resources import Embedder, Fleet, ModelCache, ModelRoute, Reranker
-from embedfleet.resources.base import API_VERSION, Metadata, Part, Resource
+from embedfleet.resources.base import API_VERSION, RESERVED_NAMES, Metadata, Part, Resource
 from embedfleet.resources.embedder import EmbedderSpec
 from embedfleet.resources.fleet import FleetSpec
 from embedfleet.resources.model_cache import ModelCacheSpec
@@ -22,7 +22,14 @@ from embedfleet_operator.crds.cache_rules import CACHE_RULES
 from embedfleet_operator.crds.fleet_rules import FLEET_RULES
 from embedfleet_operator.crds.model_rules import MODEL_RULES
 from embedfleet_operator.crds.route_rules import ROUTE_RULES
-from embedfleet_operator.crds.schema import ListType, Rule, Schema, structural, validations
+from embedfleet_operator.crds.schema import (
+    ListType,
+    Rule,
+    Schema,
+    structural,
+    validations,
+    written_out,
+)
 from embedfleet_operator.crds.status import CacheStatus, FleetStatus, ModelStatus, RouteStatus
 
 __all__ = ["KINDS", "LISTS", "RULES", "Kind", "definition"]
@@ -47,7 +54,7 @@ LISTS: Final[Mapping[tuple[str, str], ListType]] = {
     ("RouteStatus", "models"): ListType("map", "name"),
     ("CacheStatus", "conditions"): ListType("map", "type"),
 }
-"""Lists whose order means nothing; where order decides, a list is replaced as a whole."""
+"""Lists that are merged entry by entry; where order decides, a list is replaced as a whole."""
 
 _NAME_KEYWORDS: Final = ("type", "pattern", "maxLength")
 _READY: Final = ".status.conditions[?(@.type=='Ready')]"
@@ -196,7 +203,7 @@ def _schema(kind: Kind) -> Schema:
     field = kind.resource.model_fields["spec"]
     spec = structural(kind.spec, RULES, LISTS)
     if not field.is_required():
-        spec["default"] = {}
+        spec["default"] = written_out(spec)
     name = Metadata.model_json_schema()["properties"]["name"]
     schema: Schema = {
         "description": inspect.cleandoc(kind.resource.__doc__ or ""),
@@ -213,9 +220,26 @@ def _schema(kind: Kind) -> Schema:
             "status": structural(kind.status, {}, LISTS),
         },
     }
-    if kind.frozen:
-        schema["x-kubernetes-validations"] = validations(_frozen(kind))
+    rules = (*(_NAMES if "aliases" in spec["properties"] else ()), *_frozen(kind))
+    if rules:
+        schema["x-kubernetes-validations"] = validations(rules)
     return schema
+
+
+_NAMES: Final = (
+    Rule(
+        ".metadata.name",
+        f"!(self.metadata.name in {sorted(RESERVED_NAMES)})",
+        "is reserved for the fleet itself. Choose another.",
+        "self.metadata.name",
+    ),
+    Rule(
+        ".spec.aliases",
+        "!has(self.spec.aliases) || !(self.metadata.name in self.spec.aliases)",
+        "holds the resource's own name. Leave it out.",
+    ),
+)
+"""What clients call a resource; names of other resources stay with the operator."""
 
 
 def _frozen(kind: Kind) -> list[Rule]:

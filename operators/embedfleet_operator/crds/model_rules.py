@@ -57,11 +57,13 @@ def _source_rules(role: Role) -> tuple[Rule, ...]:
             "!has(self.model.size) || !has(self.model.source)"
             f" || self.model.source.lowerAscii() in {{{sizes}}}[self.model.size]",
             "does not describe the source. Leave out one of the two.",
+            "self.model.size",
         ),
         Rule(
             ".model.revision",
             f"!has(self.model.revision) || !has(self.model.source) || !({_LOCAL})",
             "a local source has no revisions. Leave it out: digests identify local files.",
+            "self.model.revision",
         ),
         Rule(
             ".model.revision",
@@ -75,6 +77,7 @@ def _source_rules(role: Role) -> tuple[Rule, ...]:
             f"{hub_names(m for m in PUBLISHED if m.role is other)})",
             f"is a published {other}. Declare it as kind {other.capitalize()}, or name"
             f" {'an' if role is Role.EMBEDDER else 'a'} {role}.",
+            "self.model.source",
         ),
         Rule(
             ".quantization.weights",
@@ -82,6 +85,7 @@ def _source_rules(role: Role) -> tuple[Rule, ...]:
             f" self.model.source.lowerAscii() in {large} :"
             f" has(self.model.size) && self.model.size == '{Size.LARGE}')",
             "overflows to NaN on models of 8B. Use bfloat16 or float32.",
+            "self.quantization.weights",
         ),
     )
 
@@ -116,6 +120,7 @@ def _dimensions() -> tuple[Rule, ...]:
             ".dimension",
             f"!has(self.dimension) || {native}.all(n, n == {_UNKNOWN} || self.dimension <= n)",
             above,
+            "self.dimension",
         ),
         Rule(
             ".allowedDimensions",
@@ -142,11 +147,13 @@ MODEL_RULES: Final[dict[str, tuple[Rule, ...]]] = {
             ".maxBatchTokens",
             "!has(self.maxBatchTokens) || self.maxBatchTokens <= self.maxQueuedTokens",
             "must be at most maxQueuedTokens. Raise maxQueuedTokens or lower it.",
+            "self.maxBatchTokens",
         ),
         Rule(
             ".maxItemsPerRequest",
             "self.maxItemsPerRequest <= self.maxQueuedItems",
             "must be at most maxQueuedItems. Raise maxQueuedItems or lower it.",
+            "self.maxItemsPerRequest",
         ),
     ),
     "Placement": (
@@ -157,6 +164,7 @@ MODEL_RULES: Final[dict[str, tuple[Rule, ...]]] = {
             ".maxReplicas",
             "!has(self.maxReplicas) || self.maxReplicas >= self.minReplicas",
             "must be at least minReplicas. Raise it or lower minReplicas.",
+            "self.maxReplicas",
         ),
     ),
     "EmbedderSpec": _rules(Role.EMBEDDER),

@@ -23,6 +23,7 @@ ROUTE_RULES: Final[dict[str, tuple[Rule, ...]]] = {
             ".maxTokens",
             "!has(self.minTokens) || !has(self.maxTokens) || self.minTokens <= self.maxTokens",
             "must be at least minTokens. Raise it or lower minTokens.",
+            "self.maxTokens",
         ),
     ),
     "RouteRule": (
@@ -41,6 +42,7 @@ ROUTE_RULES: Final[dict[str, tuple[Rule, ...]]] = {
             "!has(self.shadow) || (self.targets.all(t, t.model != self.shadow.model)"
             " && self.cascade.all(s, s.model != self.shadow.model))",
             "answers in this rule already. Choose another.",
+            "self.shadow.model",
         ),
         Rule(
             ".cascade",

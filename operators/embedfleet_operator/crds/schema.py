@@ -7,13 +7,23 @@ bound is lost in silence. Source: structural schemas in the Kubernetes API docum
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import BaseModel
 
-__all__ = ["ListType", "Rule", "Schema", "keys", "structural", "unique", "validations"]
+__all__ = [
+    "ListType",
+    "Rule",
+    "Schema",
+    "keys",
+    "structural",
+    "unique",
+    "validations",
+    "written_out",
+]
 
 Schema = dict[str, Any]
 
@@ -31,11 +41,13 @@ class Rule:
         path: Field to point at, relative to the part that states the rule, such as `.maxNodes`.
         cel: Expression that must be true; `self` is the part.
         message: What is allowed and what to do; the API server names the field itself.
+        value: Expression of what was found; empty where there is nothing to show.
     """
 
     path: str
     cel: str
     message: str
+    value: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +127,7 @@ class _Converter:
                 if unknown := inner.keys() - {*_SCALARS, *known}:
                     raise ValueError(f"{sorted(unknown)} of {schema} mean nothing in a CRD")
         if outer.get("default") is not None:
-            out["default"] = self._default(out, outer["default"])
+            out["default"] = _default(out, outer["default"])
         return out
 
     def _map(self, schema: Schema) -> Schema:
@@ -133,15 +145,28 @@ class _Converter:
             out["x-kubernetes-list-map-keys"] = [list_type.key]
         return out
 
-    def _default(self, schema: Schema, default: Any) -> Any:
-        """Give a field's default; a part's is empty, since its fields have their own."""
-        if "properties" not in schema:
-            return default
-        own = {name: field.get("default") for name, field in schema["properties"].items()}
-        for name, value in default.items():
-            if value not in (None, own[name]) and own[name] != {}:
-                raise ValueError(f"default {name}: {value} differs from the part's own")
-        return {}
+
+def written_out(schema: Schema) -> Schema:
+    """Give a part's default: its fields' own, since rules judge it before those are put in."""
+    fields = schema["properties"].items()
+    return {name: copy.deepcopy(field["default"]) for name, field in fields if "default" in field}
+
+
+def _default(schema: Schema, default: Any) -> Any:
+    if "properties" not in schema:
+        return default
+    whole = written_out(schema)
+    if differing := {
+        k: v for k, v in default.items() if v is not None and _bare(v) != whole.get(k)
+    }:
+        raise ValueError(f"default {differing} differs from the fields' own, {whole}")
+    return whole
+
+
+def _bare(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _bare(each) for key, each in value.items() if each is not None}
+    return value
 
 
 def _text(description: str) -> str:
@@ -150,7 +175,17 @@ def _text(description: str) -> str:
 
 def validations(rules: Iterable[Rule]) -> list[Schema]:
     """Write rules as a schema holds them."""
-    return [{"rule": rule.cel, "message": rule.message, "fieldPath": rule.path} for rule in rules]
+    return [
+        {"rule": rule.cel, "message": rule.message, "fieldPath": rule.path}
+        | ({"messageExpression": _with_value(rule)} if rule.value else {})
+        for rule in rules
+    ]
+
+
+def _with_value(rule: Rule) -> str:
+    if '"' in rule.message:
+        raise ValueError(f"{rule.message!r} has a quote, which would end its text in CEL")
+    return f'"%s: {rule.message}".format([{rule.value}])'
 
 
 def keys(field: str, pattern: str) -> str:

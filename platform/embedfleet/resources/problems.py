@@ -49,7 +49,8 @@ _LIMITS: Final = {
 def judge(kind: type[R], document: Document) -> R | tuple[Problem, ...]:
     """Give the resource that a document describes, or everything that is wrong with it."""
     content: Any = _plain(document.content)
-    found = [problem(document, violation) for violation in _nulls(kind, content)]
+    _drop_nulls(kind, content)
+    found: list[Problem] = []
     reported: list[str] = []
     for turn in range(_PASSES):
         try:
@@ -106,29 +107,22 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _nulls(kind: type[BaseModel], content: Any, path: str = "") -> Iterator[Violation]:
-    """Take out fields without a value, as Kubernetes does, and yield those it would refuse.
-
-    It puts the default where there is one; where there is none, null is refused. What stands
-    beside `spec` is not ours to judge.
-    """
+def _drop_nulls(kind: type[BaseModel], content: Any) -> None:
+    """Take out known fields and a mapping's entries without a value: null is what is left out."""
     if not isinstance(content, dict):
         return
     for field in kind.model_fields.values():
         name = field.alias or ""
-        where = f"{path}.{name}" if path else name
         value = content.get(name, ...)
-        if value is ... or not (path or name == "spec"):
-            continue
-        if value is None and not field.is_required():
+        if value is None:
             del content[name]
-            if field.default is None:
-                yield Violation(where, "null", "has no value", "Fill it in or leave it out.")
             continue
-        for part in _parts(field.annotation):
-            for index, each in enumerate(value if isinstance(value, list) else [value]):
-                inner = f"{where}[{index}]" if isinstance(value, list) else where
-                yield from _nulls(part, each, inner)
+        parts = list(_parts(field.annotation))
+        for each in value if isinstance(value, list) else [value]:
+            for part in parts:
+                _drop_nulls(part, each)
+        if not parts and isinstance(value, dict):
+            content[name] = {key: each for key, each in value.items() if each is not None}
 
 
 def _follows(detail: ErrorDetails) -> bool:
