@@ -94,7 +94,7 @@ def test_every_part_with_rules_has_their_twins() -> None:
             yield each
             yield from below(each)
 
-    assert {each.__name__ for each in below(Part) if "rules" in vars(each)} == set(RULES)
+    assert {each.__name__ for each in below(Part) if "violations" in vars(each)} == set(RULES)
 
 
 @every_kind

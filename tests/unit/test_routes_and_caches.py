@@ -75,7 +75,7 @@ TWO_STAGES = "{name: all, cascade: [{model: small, keep: 50}, {model: large}]}"
 )
 def test_every_way_of_routing_can_be_said(rules: str, kind: str) -> None:
     (found,) = parse_manifests(route(rules, kind)).routes
-    assert found.spec.routes[-1].when is None
+    assert found.spec.rules[-1].when is None
 
 
 @pytest.mark.parametrize(

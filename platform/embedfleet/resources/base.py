@@ -97,13 +97,13 @@ class Part(BaseModel):
         validate_default=True,
     )
 
-    def rules(self) -> Iterator[Violation]:
+    def violations(self) -> Iterator[Violation]:
         """Yield every rule that does not hold between this part's fields."""
         yield from ()
 
     @model_validator(mode="after")
     def _hold_rules(self) -> Self:
-        violations = tuple(self.rules())
+        violations = tuple(self.violations())
         if violations:
             text = "; ".join(f"{v.path} is {v.value}: {v.limit}. {v.remedy}" for v in violations)
             raise PydanticCustomError(RULES, "{text}", {"text": text, "violations": violations})

@@ -46,7 +46,7 @@ class EmbedderSpec(ModelSpec):
     max_tokens: TokenLimit | None = None
     """Longest text in tokens, prompt included. Default: the model's own limit."""
 
-    def rules(self) -> Iterator[Violation]:
+    def violations(self) -> Iterator[Violation]:
         """Dimensions that the model has and that agree with each other."""
         yield from model_violations(self, self.quantization.weights)
         known = self.published

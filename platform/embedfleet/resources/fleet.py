@@ -76,7 +76,7 @@ class Toleration(Part):
     effect: TolerationEffect | None = None
     """Which effect of the taint. Left out: every effect."""
 
-    def rules(self) -> Iterator[Violation]:
+    def violations(self) -> Iterator[Violation]:
         """Kubernetes' own: `Exists` has no value, and only `Exists` may leave out the key."""
         if self.operator == "Exists" and self.value is not None:
             yield Violation(
@@ -114,7 +114,7 @@ class Pool(Part):
     fallback_pool: Name | None = None
     """Pool of the same kind that takes replicas when this one is full."""
 
-    def rules(self) -> Iterator[Violation]:
+    def violations(self) -> Iterator[Violation]:
         """Node range the right way up; GPUs and their type said together; selectable labels."""
         # A rule, since structural schemas cannot say what a key looks like.
         for key in self.node_selector:
@@ -181,7 +181,7 @@ class Tls(Part):
     client_ca_secret_name: Name | None = None
     """Secret whose key `ca.crt` signs client certificates; makes them required."""
 
-    def rules(self) -> Iterator[Violation]:
+    def violations(self) -> Iterator[Violation]:
         """One way only, and complete."""
         files = (self.certificate_file, self.private_key_file, self.client_ca_file)
         secrets = (self.secret_name, self.client_ca_secret_name)
@@ -236,7 +236,7 @@ class FleetSpec(Part):
     tls: Tls | None = None
     """Certificates of the fleet's port. None: plain text."""
 
-    def rules(self) -> Iterator[Violation]:
+    def violations(self) -> Iterator[Violation]:
         """Ports differ; pool names are unique; fallbacks exist, match and end."""
         if self.grpc.port == self.http.port:
             yield Violation(

@@ -145,7 +145,7 @@ class CacheSource(Part):
         """Names of the sources that are set."""
         return tuple(name for name in type(self).model_fields if getattr(self, name) is not None)
 
-    def rules(self) -> Iterator[Violation]:
+    def violations(self) -> Iterator[Violation]:
         """One source."""
         names = tuple(type(self).model_fields)
         if len(self.given) != 1:
@@ -165,7 +165,7 @@ class Digests(Part):
     files: Annotated[dict[str, Sha256], Field(max_length=64, default_factory=dict)]
     """SHA-256 by file, as a path inside the model's folder."""
 
-    def rules(self) -> Iterator[Violation]:
+    def violations(self) -> Iterator[Violation]:
         """Files lie inside the folder."""
         # A rule, since structural schemas cannot say what a key looks like.
         for file in self.files:
@@ -203,7 +203,7 @@ class ModelCacheSpec(Part):
     storage: Storage | None = None
     """The volume. Default: 50 GiB of the cluster's default class."""
 
-    def rules(self) -> Iterator[Violation]:
+    def violations(self) -> Iterator[Violation]:
         """A revision where there are some; a volume where files are fetched; a list for HTTP."""
         hub = self.source.hub
         if hub is None and self.revision is not None:

@@ -59,7 +59,7 @@ class Conditions(Part):
     load: Load | None = None
     """How busy a model must be."""
 
-    def rules(self) -> Iterator[Violation]:
+    def violations(self) -> Iterator[Violation]:
         """Something is asked, once, and can be met."""
         for index, tier in enumerate(self.tiers):
             if tier in self.tiers[:index]:
@@ -121,7 +121,7 @@ class RouteRule(Part):
     shadow: Shadow | None = None
     """A model that is sent copies."""
 
-    def rules(self) -> Iterator[Violation]:
+    def violations(self) -> Iterator[Violation]:
         """Targets or a cascade; no model twice; a cascade narrows down."""
         if bool(self.targets) == bool(self.cascade):
             yield Violation(
@@ -198,15 +198,15 @@ class ModelRouteSpec(Part):
     """Kind of every model that the rules lead to."""
     mixed_contracts: bool = False
     """Whether rules may lead to embedders of different vector spaces, which do not compare."""
-    routes: Annotated[tuple[RouteRule, ...], Field(alias="rules", min_length=1, max_length=32)]
+    rules: Annotated[tuple[RouteRule, ...], Field(min_length=1, max_length=32)]
     """Tried in order; the first that fits decides. The last one fits every request."""
 
-    def rules(self) -> Iterator[Violation]:
+    def violations(self) -> Iterator[Violation]:
         """Every request meets a rule, every rule a request; embedders are not cascaded."""
         yield from alias_violations(self.aliases)
-        names = [rule.name for rule in self.routes]
-        last = len(self.routes) - 1
-        for index, rule in enumerate(self.routes):
+        names = [rule.name for rule in self.rules]
+        last = len(self.rules) - 1
+        for index, rule in enumerate(self.rules):
             path = f"rules[{index}]"
             if rule.name in names[:index]:
                 yield Violation(
@@ -223,7 +223,7 @@ class ModelRouteSpec(Part):
                     f"{path}.cascade", f"{len(rule.cascade)} stages", "only rerankers narrow down",
                     "Use targets: vectors of two models do not compare.", ("targetKind",),
                 )  # fmt: skip
-        if self.routes[last].when is not None:
+        if self.rules[last].when is not None:
             yield Violation(
                 f"rules[{last}].when", "set", "the last rule must fit every request",
                 "Leave it out, or add a rule without it.", ("rules",),

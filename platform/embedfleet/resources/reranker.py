@@ -39,7 +39,7 @@ class RerankerSpec(ModelSpec):
     max_pair_tokens: TokenLimit | None = None
     """Longest query with document in tokens, prompt included. Default: the model's own limit."""
 
-    def rules(self) -> Iterator[Violation]:
+    def violations(self) -> Iterator[Violation]:
         """The checkpoint fits the role and its weights' type."""
         yield from model_violations(self, self.quantization.weights)
 

@@ -91,7 +91,7 @@ def route_violations(
     """
     mentions = [
         (f"spec.rules[{index}].{field}", name)
-        for index, rule in enumerate(route.spec.routes)
+        for index, rule in enumerate(route.spec.rules)
         for field, name in rule.mentions()
     ]
     kind = route.spec.target_kind

@@ -117,7 +117,7 @@ class Batching(Part):
     max_items_per_request: Annotated[int, Field(ge=1, le=1_000_000)] = 2_048
     """Items or documents in one request."""
 
-    def rules(self) -> Iterator[Violation]:
+    def violations(self) -> Iterator[Violation]:
         """A step and a request must fit the queue."""
         if self.max_batch_tokens is not None and self.max_batch_tokens > self.max_queued_tokens:
             yield Violation(
@@ -143,7 +143,7 @@ class Placement(Part):
     cpus: Annotated[float, Field(ge=0.1, le=256)] = 1
     """CPU cores of one replica."""
 
-    def rules(self) -> Iterator[Violation]:
+    def violations(self) -> Iterator[Violation]:
         """Each pool is named once."""
         for index, pool in enumerate(self.pools):
             if pool in self.pools[:index]:
@@ -166,7 +166,7 @@ class Scaling(Part):
     downscale_delay_seconds: Annotated[float, Field(ge=0, le=86_400)] = 300
     """How long load must stay below the target before replicas are removed."""
 
-    def rules(self) -> Iterator[Violation]:
+    def violations(self) -> Iterator[Violation]:
         """The range is the right way up."""
         if self.max_replicas is not None and self.max_replicas < self.min_replicas:
             yield Violation(
