@@ -1,10 +1,12 @@
 """What README shows works as it stands there."""
 
+import pkgutil
 import re
 from pathlib import Path
 
 import pytest
 
+import embedfleet
 from embedfleet.cli.main import COMMANDS
 from embedfleet.resources import parse_manifests
 
@@ -49,9 +51,22 @@ def test_command_exists(command):
     assert command in COMMANDS
 
 
-def test_folders_exist():
+def folders():
+    """Every path in the table of folders, braces expanded."""
     for cell in re.findall(r"^\| `([\w/{},]+)` \|", README, re.M):
         head, _, names = cell.rstrip("/").partition("{")
         for name in names.rstrip("}").split(","):
-            path = ROOT / f"{head}{name}"
-            assert path.is_dir() or path.with_suffix(".py").is_file(), cell
+            yield f"{head}{name}"
+
+
+def test_folders_exist():
+    for folder in folders():
+        path = ROOT / folder
+        assert path.is_dir() or path.with_suffix(".py").is_file(), folder
+
+
+def test_every_module_has_its_line():
+    package = Path(embedfleet.__file__).parent
+    modules = {info.name for info in pkgutil.iter_modules([str(package)])}
+    shown = {Path(folder).name for folder in folders() if folder.startswith("platform/embedfleet/")}
+    assert shown == (modules - {"__main__"}) | {"embedded"}

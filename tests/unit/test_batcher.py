@@ -132,11 +132,14 @@ async def test_times_add_up_to_the_wait():
         began = monotonic()
         await occupied(batcher, gate)
         [task] = await queue(batcher, batcher.submit([ids(2)]))
+        queued_at = monotonic()
         await asyncio.sleep(0.05)
+        waited = monotonic() - queued_at
         gate.opened.set()
         submitted = await task
         total = monotonic() - began
-    assert submitted.queue_seconds >= 0.045
+    # Measured on both sides of the same wait, so true however slow the machine is.
+    assert submitted.queue_seconds >= waited
     assert 0 <= submitted.compute_seconds <= total
     assert submitted.queue_seconds + submitted.compute_seconds <= total
 
