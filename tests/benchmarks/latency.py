@@ -16,6 +16,7 @@ from support.checkpoints import checkpoint
 from support.fleets import Running, manifest, running
 from support.load import EMBED, TEXT, short_query
 from support.report import arguments, begin, conclude, note, table
+from support.texts import Writer
 
 from embedfleet.batching.packing import pack
 from embedfleet.catalog import DEFAULT_INSTRUCTION
@@ -23,6 +24,7 @@ from embedfleet.engine.base import Engine
 from embedfleet.engine.echo import EchoEngine
 from embedfleet.engine.local import load_embedder
 from embedfleet.messages import EmbedItem, EmbedOptions, InputType, Role, TokenIds
+from embedfleet.tokenization import EmbeddingTokenizer
 from embedfleet.wire import embedding_pb2
 
 WARM_UP = 20
@@ -91,7 +93,8 @@ def main() -> None:
     folder, rows, added = checkpoint(Role.EMBEDDER), [], {}
     model = load_embedder(folder)
     query, text = EmbedOptions(InputType.QUERY), EmbedItem(TEXT)
-    (tokenized,) = model._tokenizer([text], query, DEFAULT_INSTRUCTION)
+    tokenizer = EmbeddingTokenizer(Writer().tokenizer, model.engine.info.max_tokens)
+    (tokenized,) = tokenizer([text], query, DEFAULT_INSTRUCTION)
     ids = tokenized.token_ids
     echo = EchoEngine(Role.EMBEDDER, model.engine.info.native_dimension, 32_768)
     for backend, engine, calls in (
