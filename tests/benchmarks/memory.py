@@ -66,7 +66,11 @@ def long_input(layers: int, tokens: int) -> tuple[int, int]:
         config = ClientConfig(timeout_seconds=7200)
         with Client(fleet.state.endpoint, config=config) as client, Peak(fleet.replica()) as peak:
             result = client.embed_documents("m", [text])
-        note(f"{result.usage.input_tokens} tokens took {result.timings.compute_seconds:.0f} s")
+        note(
+            f"{layers} layers: {result.usage.input_tokens} tokens in "
+            f"{result.timings.compute_seconds:.0f} s; resident {idle / MIB:.0f} MiB before, "
+            f"{peak.rss / MIB:.0f} at most"
+        )
     return idle, peak.rss
 
 
