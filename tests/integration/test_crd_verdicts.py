@@ -167,7 +167,6 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     fleet(tls={"clientCaSecretName": "a"}),
     fleet(tls={"privateKeyFile": "/k"}),
     fleet(tls={"certificateFile": "/c"}),
-    fleet(http={"port": 9000}),
     fleet({"name": "a", "fallbackPool": "b"}),
     fleet(POOL, {"name": "b", "fallbackPool": "a"}),
     ring("a"),

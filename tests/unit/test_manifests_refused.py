@@ -119,7 +119,6 @@ def only(*documents: str) -> Problem:
          "kind Reranker"),
         (reranker("model: {size: '0.6B'}", source=""), "spec.model.revision", "missing",
          "Qwen/Qwen3-Reranker-0.6B", "40-digit commit"),
-        (fleet("{grpc: {port: 8000}}"), "spec.http.port", "8000", "gRPC port too", "Choose"),
         (fleet("{pools: [{name: a, minNodes: 2}]}"), "spec.pools[0].maxNodes", "1",
          "at least minNodes, 2", "Raise it"),
         (fleet("{pools: [{name: a}, {name: a}]}"), "spec.pools[1].name", "a", "earlier", "Rename"),

@@ -132,7 +132,6 @@ def test_gpus_of_a_pool_are_named_as_the_manifest_names_them() -> None:
             Impact.ROLL_REPLICAS,
         ),
         ("grpc: {port: 443}", {"spec.grpc.port"}, Impact.RECONFIGURE),
-        ("http: {port: 8001}", set(), Impact.NO_CHANGE),
     ],
 )  # fmt: skip
 def test_class_of_a_change_of_the_fleet(fleet: str, fields: set[str], impact: Impact) -> None:

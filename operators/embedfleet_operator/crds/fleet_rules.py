@@ -91,12 +91,6 @@ FLEET_RULES: Final[dict[str, tuple[Rule, ...]]] = {
     ),
     "FleetSpec": (
         Rule(
-            ".http.port",
-            "self.grpc.port != self.http.port",
-            "is the gRPC port too. Choose another.",
-            "self.http.port",
-        ),
-        Rule(
             ".pools",
             f"self.pools.all(p, !has(p.fallbackPool) || p.fallbackPool in {_POOL_NAMES})",
             "fallbackPool: is not a pool of this fleet. Name one of them.",

@@ -49,13 +49,6 @@ class Grpc(Part):
     """Largest request message; larger ones are refused before they are read."""
 
 
-class Http(Part):
-    """The port of health checks and HTTP facades."""
-
-    port: Port = 8000
-    """Where the fleet answers HTTP."""
-
-
 class TolerationEffect(StrEnum):
     """Which effect of a taint is tolerated."""
 
@@ -223,8 +216,6 @@ class FleetSpec(Part):
     """Ray release inside the image."""
     grpc: Grpc = Grpc()
     """The port that clients call."""
-    http: Http = Http()
-    """The port of health checks and HTTP facades."""
     pools: Annotated[tuple[Pool, ...], Field(max_length=16)] = ()
     """Nodes by kind. None: models run on the CPU cores of the machine at hand."""
     head: Head = Head()
@@ -237,12 +228,7 @@ class FleetSpec(Part):
     """Certificates of the fleet's port. None: plain text."""
 
     def violations(self) -> Iterator[Violation]:
-        """Ports differ; pool names are unique; fallbacks exist, match and end."""
-        if self.grpc.port == self.http.port:
-            yield Violation(
-                "http.port", self.http.port, "is the gRPC port too", "Choose another.",
-                ("grpc.port",),
-            )  # fmt: skip
+        """Pool names are unique; fallbacks exist, match and end."""
         by_name: dict[str, Pool] = {}
         for index, pool in enumerate(self.pools):
             if pool.name in by_name:
