@@ -13,8 +13,9 @@ from embedfleet.errors import InvalidManifest
 from embedfleet.messages import OutputType
 from embedfleet.resources import load_manifests, parse_manifests
 from embedfleet.resources.embedder import EmbedderSpec
+from embedfleet.resources.model_source import ModelSource, Size
 from embedfleet.resources.reranker import RerankerSpec
-from embedfleet.resources.shared import Backend, ModelSource, Size, Weights
+from embedfleet.resources.shared import Backend, Weights
 
 HEAD = "apiVersion: embedfleet.io/v1alpha1\n"
 FLEET = HEAD + "kind: Fleet\nmetadata: {name: a}\n"

@@ -12,7 +12,7 @@ from typing import Final
 from embedfleet.catalog import PUBLISHED, PublishedModel
 from embedfleet.messages import Role
 from embedfleet.resources.base import RESERVED_NAMES
-from embedfleet.resources.shared import Size
+from embedfleet.resources.model_source import Size
 from embedfleet_operator.crds.schema import Rule, unique
 
 __all__ = ["MODEL_RULES", "alias_rule", "hub_names"]

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from embedfleet.rendering.flags import SERVE_FLAGS
 from embedfleet.rendering.serve import ServePorts
-from embedfleet.resources.fleet import Fleet, Head, Pool
+from embedfleet.resources.fleet import Fleet, Head
+from embedfleet.resources.pool import Pool
 from embedfleet_operator.rendering.manifests import (
     RAY,
     RESTRICTED_CONTAINER,

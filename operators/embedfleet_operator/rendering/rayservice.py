@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from embedfleet.rendering.names import Model
 from embedfleet.rendering.serve import POOL_LABEL, ServeConfig, render_serve, to_yaml
-from embedfleet.resources.fleet import Fleet, FleetSpec, Pool
+from embedfleet.resources.fleet import Fleet, FleetSpec
+from embedfleet.resources.pool import Pool
 from embedfleet_operator.rendering.manifests import (
     RAY,
     RESTRICTED_CONTAINER,

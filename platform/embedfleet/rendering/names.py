@@ -8,8 +8,8 @@ from typing import Final
 
 from embedfleet.messages import Role
 from embedfleet.resources.base import ROUTER
+from embedfleet.resources.model_source import is_local
 from embedfleet.resources.rules import Model
-from embedfleet.resources.shared import is_local
 
 __all__ = ["ROUTER", "Model", "aliases", "application", "role"]
 

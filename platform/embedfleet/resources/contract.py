@@ -14,7 +14,7 @@ from typing import Final
 from embedfleet.catalog import published
 from embedfleet.messages import Role
 from embedfleet.prompts import EMBEDDER_TEMPLATE, RERANKER_TEMPLATE
-from embedfleet.resources.shared import is_local
+from embedfleet.resources.model_source import is_local
 
 __all__ = ["CONTRACT_VERSION", "Contract", "contract_hash", "contract_of"]
 

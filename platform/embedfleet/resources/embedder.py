@@ -10,8 +10,8 @@ from pydantic import Field
 from embedfleet.catalog import MIN_DIMENSION
 from embedfleet.messages import OutputType, Role
 from embedfleet.resources.base import API_VERSION, Part, Resource, Violation
+from embedfleet.resources.model_source import MODEL_CHOICE
 from embedfleet.resources.shared import (
-    MODEL_CHOICE,
     ModelSpec,
     TokenLimit,
     Weights,

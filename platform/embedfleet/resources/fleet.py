@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from enum import StrEnum
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from embedfleet.resources.base import (
     API_VERSION,
-    LABEL_KEY,
     PATTERNS,
-    LabelValue,
     Name,
     Part,
     Resource,
     Violation,
 )
+from embedfleet.resources.pool import Pool
 
-__all__ = ["Auth", "Fleet", "FleetSpec", "GcsFaultTolerance", "Head", "Pool", "Tls", "Toleration"]
+__all__ = ["Auth", "Fleet", "FleetSpec", "GcsFaultTolerance", "Head", "Tls"]
 
 _IMAGE: Final = r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$"
 _VERSION: Final = r"^[0-9]+\.[0-9]+\.[0-9]+$"
@@ -37,7 +34,6 @@ PATTERNS.update(
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 File = Annotated[str, Field(pattern=_PATH, max_length=1024)]
-LabelKey = Annotated[str, Field(pattern=LABEL_KEY, max_length=253)]
 
 
 class Grpc(Part):
@@ -47,92 +43,6 @@ class Grpc(Part):
     """Where the fleet answers gRPC."""
     max_message_bytes: Annotated[int, Field(ge=65_536, le=2_147_483_647)] = 67_108_864
     """Largest request message; larger ones are refused before they are read."""
-
-
-class TolerationEffect(StrEnum):
-    """Which effect of a taint is tolerated."""
-
-    NO_SCHEDULE = "NoSchedule"
-    PREFER_NO_SCHEDULE = "PreferNoSchedule"
-    NO_EXECUTE = "NoExecute"
-
-
-class Toleration(Part):
-    """A taint that the pool's pods tolerate."""
-
-    key: LabelKey | None = None
-    """Taint key. Left out: every key."""
-    operator: Literal["Equal", "Exists"] = "Equal"
-    """Whether the value must be equal or the key merely exist."""
-    value: LabelValue | None = None
-    """Taint value, for Equal."""
-    effect: TolerationEffect | None = None
-    """Which effect of the taint. Left out: every effect."""
-
-    def violations(self) -> Iterator[Violation]:
-        """Kubernetes' own: `Exists` has no value, and only `Exists` may leave out the key."""
-        if self.operator == "Exists" and self.value is not None:
-            yield Violation(
-                "value", self.value, "has no meaning when operator is Exists", "Leave it out.",
-                ("operator",),
-            )  # fmt: skip
-        if self.operator == "Equal" and self.key is None:
-            yield Violation(
-                "key", "missing", "is needed when operator is Equal",
-                "Set it, or set operator: Exists.", ("operator",),
-            )  # fmt: skip
-
-
-class Pool(Part):
-    """Nodes of one kind."""
-
-    name: Name
-    """Name that placements refer to."""
-    accelerator: LabelValue | None = None
-    """GPU type, such as NVIDIA-H200. Left out: a CPU pool."""
-    gpus_per_node: Annotated[int, Field(ge=0, le=16)] = 0
-    """GPUs of one node."""
-    cpus_per_node: Annotated[int, Field(ge=1, le=1024)] = 4
-    """CPU cores of one node."""
-    memory_gib_per_node: Annotated[int, Field(ge=1, le=16_384)] = 16
-    """Memory of one node, in GiB."""
-    min_nodes: Annotated[int, Field(ge=0, le=1000)] = 0
-    """Nodes kept without load."""
-    max_nodes: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Nodes at most."""
-    node_selector: Annotated[dict[str, LabelValue], Field(max_length=16, default_factory=dict)]
-    """Labels that a node must carry."""
-    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16)] = ()
-    """Taints that the pool's pods tolerate."""
-    fallback_pool: Name | None = None
-    """Pool of the same kind that takes replicas when this one is full."""
-
-    def violations(self) -> Iterator[Violation]:
-        """Node range the right way up; GPUs and their type said together; selectable labels."""
-        # A rule, since structural schemas cannot say what a key looks like.
-        for key in self.node_selector:
-            if len(key) > 253 or not re.fullmatch(LABEL_KEY, key):
-                yield Violation("nodeSelector", key, PATTERNS[LABEL_KEY], "Correct the key.")
-        if self.max_nodes < self.min_nodes:
-            yield Violation(
-                "maxNodes", self.max_nodes, f"must be at least minNodes, {self.min_nodes}",
-                "Raise it or lower minNodes.", ("minNodes",),
-            )  # fmt: skip
-        if self.accelerator is not None and self.gpus_per_node == 0:
-            yield Violation(
-                "gpusPerNode", 0, f"must be at least 1 with accelerator {self.accelerator}",
-                "Set it, or leave out accelerator for a CPU pool.", ("accelerator",),
-            )  # fmt: skip
-        if self.accelerator is None and self.gpus_per_node > 0:
-            yield Violation(
-                "accelerator", "missing", f"is needed with gpusPerNode {self.gpus_per_node}",
-                "Set the GPU type, such as NVIDIA-H200.", ("gpusPerNode",),
-            )  # fmt: skip
-
-    @property
-    def has_gpus(self) -> bool:
-        """Whether nodes of this pool carry GPUs."""
-        return self.gpus_per_node > 0
 
 
 class Head(Part):

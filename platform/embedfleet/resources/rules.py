@@ -12,8 +12,8 @@ from embedfleet.resources.base import RESERVED_NAMES, Violation
 from embedfleet.resources.embedder import Embedder
 from embedfleet.resources.fleet import Fleet
 from embedfleet.resources.model_route import ModelRoute
+from embedfleet.resources.model_source import is_local
 from embedfleet.resources.reranker import Reranker
-from embedfleet.resources.shared import is_local
 
 __all__ = [
     "Model",

@@ -8,54 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from embedfleet.catalog import DEFAULT_INSTRUCTION, MAX_TOKENS, PUBLISHED, PublishedModel, published
+from embedfleet.catalog import DEFAULT_INSTRUCTION, MAX_TOKENS, PublishedModel
 from embedfleet.messages import Role
-from embedfleet.resources.base import PATTERNS, RESERVED_NAMES, Alias, Name, Part, Violation
+from embedfleet.resources.base import RESERVED_NAMES, Alias, Name, Part, Violation
+from embedfleet.resources.model_source import (
+    MODEL_CHOICE,
+    ModelSource,
+    source_violations,
+    unpinned,
+)
 
 __all__ = [
-    "MODEL_CHOICE",
     "Backend",
     "Batching",
     "Instruction",
-    "ModelSource",
     "ModelSpec",
     "Placement",
     "Rollout",
     "Scaling",
-    "Size",
     "TokenLimit",
     "Weights",
     "alias_violations",
-    "is_local",
     "model_violations",
 ]
-
-_SOURCE: Final = (
-    r"^([A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*|(file://)?/[^\p{Z}\p{Cc},]+)$"
-)
-_REVISION: Final = r"^[0-9a-f]{40}$"
-PATTERNS[_SOURCE] = (
-    "must be a hub name such as Qwen/Qwen3-Embedding-0.6B, an absolute folder, a file:/// address,"
-    " or embedded/NAME"
-)
-PATTERNS[_REVISION] = (
-    "must be a commit of 40 lower-case hex digits: branches and tags can move under an index"
-)
-
-MODEL_CHOICE: Final = ("model.source", "model.size")
-"""Fields that say which published model is meant, as rules that rest on it name them."""
-
-
-class Size(StrEnum):
-    """Published sizes of the family."""
-
-    SMALL = "0.6B"
-    MEDIUM = "4B"
-    LARGE = "8B"
 
 
 class Weights(StrEnum):
@@ -72,28 +51,6 @@ class Backend(StrEnum):
 
     TORCH = "torch"
     ECHO = "echo"
-
-
-def is_local(source: str) -> bool:
-    """Tell a folder, a `file://` address or an embedded model from a name on the hub."""
-    return source.startswith(("/", "file://", "embedded/"))
-
-
-class ModelSource(Part):
-    """Which checkpoint is served."""
-
-    source: Annotated[str, Field(pattern=_SOURCE, max_length=1024)] | None = None
-    """Hub name, absolute folder, `file:///` address, or `embedded/NAME`. Or give `size`."""
-    size: Size | None = None
-    """Published size of the family; short for its hub name."""
-    revision: Annotated[str, Field(pattern=_REVISION, max_length=40)] | None = None
-    """Commit of a hub source. Needed unless the release knows a pinned one."""
-
-    def published(self, role: Role) -> PublishedModel | None:
-        """Find the published model that this names, if it is one."""
-        if self.source is not None:
-            return published(self.source)
-        return next((m for m in PUBLISHED if m.role is role and m.size == self.size), None)
 
 
 class Instruction(Part):
@@ -251,7 +208,7 @@ def alias_violations(aliases: tuple[str, ...]) -> Iterator[Violation]:
 def model_violations(spec: ModelSpec, weights: Weights) -> Iterator[Violation]:
     """Yield what is wrong between a role, its checkpoint, the weights' type and the aliases."""
     yield from alias_violations(spec.aliases)
-    yield from _source_violations(spec.model)
+    yield from source_violations(spec.model)
     known = spec.published
     if known is None:
         return
@@ -266,37 +223,7 @@ def model_violations(spec: ModelSpec, weights: Weights) -> Iterator[Violation]:
             "Use bfloat16 or float32.", MODEL_CHOICE,
         )  # fmt: skip
     if not spec.model.revision and not known.revision:
-        yield _unpinned(known.source)
-
-
-def _source_violations(model: ModelSource) -> Iterator[Violation]:
-    if model.source is None:
-        if model.size is None:
-            yield Violation(
-                "model.source", "missing", "a model needs source or size",
-                "Set one, such as size: 0.6B.", ("model.size",),
-            )  # fmt: skip
-        return
-    known = published(model.source)
-    if model.size and (known is None or known.size != model.size):
-        yield Violation(
-            "model.size", str(model.size), f"does not describe source {model.source}",
-            "Leave out one of the two.", ("model.source",),
-        )  # fmt: skip
-    if model.revision and is_local(model.source):
-        yield Violation(
-            "model.revision", model.revision, f"{model.source} is local and has no revisions",
-            "Leave it out: digests identify local files.", ("model.source",),
-        )  # fmt: skip
-    if not model.revision and not is_local(model.source) and not known:
-        yield _unpinned(model.source)
-
-
-def _unpinned(source: str) -> Violation:
-    return Violation(
-        "model.revision", "missing", f"no commit of {source} is pinned, and its files can change",
-        "Set the 40-digit commit that you want served.", ("model",),
-    )  # fmt: skip
+        yield unpinned(known.source)
 
 
 def _a(role: Role) -> str:
