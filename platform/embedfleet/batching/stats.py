@@ -1,4 +1,4 @@
-"""What a batcher counts, as one value for metrics, autoscaling and people."""
+"""What a batcher counts, as one value for autoscaling and tests."""
 
 from __future__ import annotations
 
@@ -67,6 +67,15 @@ class Stats:
     failed_sequences: int
     tokens: int
     compute_seconds: float
+
+    def autoscaling(self) -> dict[str, float]:
+        """Give what says whether more replicas would help; a speed of 0 means not yet measured."""
+        return {
+            "queued_tokens": self.queued_tokens,
+            "running_tokens": self.running_tokens,
+            "tokens_per_second": self.tokens_per_second or 0.0,
+            "oldest_wait_seconds": self.oldest_wait_seconds,
+        }
 
 
 def snapshot(schedule: Schedule, counters: Counters, health: Health, now: float) -> Stats:

@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 from embedfleet.batching.batcher import Batcher
 from embedfleet.batching.planner import Limits
+from embedfleet.batching.stats import Stats
 from embedfleet.errors import ContractMismatch, EmbedfleetError, InvalidRequest, Overloaded
 from embedfleet.messages import InputType, Provenance, Role, Truncation
 from embedfleet.rendering.replica import ReplicaArguments, ReplicaSettings
@@ -107,6 +108,10 @@ class ModelRuntime(ABC):
     def check_health(self) -> None:
         """Raise if the engine is dead, stuck or failing."""
         self._batcher.check_health()
+
+    def stats(self) -> Stats:
+        """Count what waits, what runs and what was done."""
+        return self._batcher.stats()
 
     def description(self) -> ModelDescription:
         """Tell what is served, and how."""

@@ -40,6 +40,16 @@ class LoadedModel:
     contract_hash: str
     max_tokens: int
 
+    def summary(self, num_threads: int) -> str:
+        """Say what runs, in one line for the log."""
+        info = self.engine.info
+        kernels = ", ".join(f"{purpose} {kernel}" for purpose, kernel in info.kernels.items())
+        return (
+            f"{self.arguments.name} runs on {info.device} in {info.dtype} with {num_threads} "
+            f"threads; weights {info.weights_bytes / 2**30:.2f} GiB; kernels: {kernels or 'none'}; "
+            f"contract {self.contract_hash}"
+        )
+
 
 def load_model(arguments: ReplicaArguments, num_threads: int) -> LoadedModel:
     """Load, warm up and identify a model.

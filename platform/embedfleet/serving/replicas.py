@@ -6,8 +6,9 @@ wrongly is refused instead of answered with another model's vectors.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import ray
 from google.protobuf.message import Message
@@ -15,7 +16,13 @@ from google.protobuf.message import Message
 from embedfleet.errors import EmbedfleetError, InvalidRequest, ModelNotFound, WrongRole
 from embedfleet.messages import EmbedResult, Role
 from embedfleet.rendering.replica import ReplicaArguments, ReplicaSettings
-from embedfleet.runtime import EmbedderRuntime, ModelRuntime, RerankerRuntime, load_model
+from embedfleet.runtime import (
+    EmbedderRuntime,
+    LoadedModel,
+    ModelRuntime,
+    RerankerRuntime,
+    load_model,
+)
 from embedfleet.serving.codec import (
     decode_embed,
     decode_rerank,
@@ -33,6 +40,9 @@ from embedfleet.wire import model_pb2 as wire_model
 from embedfleet.wire import reranking_pb2 as wire_reranking
 
 __all__ = ["EmbedderReplica", "RerankerReplica"]
+
+_log: Final = logging.getLogger("ray.serve")
+"""What a replica writes here is kept among Serve's logs, by application and replica."""
 
 
 class _ModelReplica(Ingress):
@@ -64,6 +74,10 @@ class _ModelReplica(Ingress):
     async def check_health(self) -> None:
         """Raise if the engine is dead or stuck, so that Serve replaces the replica."""
         self._runtime.check_health()
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Answer Serve, which hands the numbers to an autoscaling policy as custom metrics."""
+        return self._runtime.stats().autoscaling()
 
     async def __del__(self) -> None:
         await self._runtime.close()
@@ -130,7 +144,7 @@ class EmbedderReplica(_ModelReplica):
     """Serves one embedder."""
 
     def __init__(self, args: dict[str, Any]) -> None:
-        self._embedder = EmbedderRuntime(load_model(*_own_share(args)), ReplicaSettings())
+        self._embedder = EmbedderRuntime(_load(args), ReplicaSettings())
         stream = StreamHandler(
             self._embed_message, embed_stream_failure, lambda request: len(request.items)
         )
@@ -166,7 +180,7 @@ class RerankerReplica(_ModelReplica):
     """Serves one reranker."""
 
     def __init__(self, args: dict[str, Any]) -> None:
-        self._reranker = RerankerRuntime(load_model(*_own_share(args)), ReplicaSettings())
+        self._reranker = RerankerRuntime(_load(args), ReplicaSettings())
         stream = StreamHandler(
             self._rerank_message, rerank_stream_failure, lambda request: len(request.documents)
         )
@@ -204,8 +218,11 @@ class RerankerReplica(_ModelReplica):
         )
 
 
-def _own_share(args: dict[str, Any]) -> tuple[ReplicaArguments, int]:
-    """Read the arguments and how many cores Ray gave this replica."""
+def _load(args: dict[str, Any]) -> LoadedModel:
+    """Load what the arguments name, on the cores that Ray gave this replica."""
     arguments = ReplicaArguments.model_validate(args)
     assigned = ray.get_runtime_context().get_assigned_resources().get("CPU", 1.0)
-    return arguments, max(1, int(assigned))
+    num_threads = max(1, int(assigned))
+    model = load_model(arguments, num_threads)
+    _log.info(model.summary(num_threads))
+    return model
