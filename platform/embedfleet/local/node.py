@@ -110,14 +110,21 @@ def start_node(
         log.close()
 
 
-def processes_of(fleet_id: str) -> list[psutil.Process]:
-    """Find every process whose environment carries the fleet's mark."""
-    found = []
+def processes_of(fleet_id: str) -> set[psutil.Process]:
+    """Find every process that belongs to a fleet.
+
+    Those whose environment carries the mark, and their descendants: a process that sets its own
+    title may overwrite its environment doing so, as Ray's agents do.
+    """
+    found: set[psutil.Process] = set()
     for process in psutil.process_iter():
         # Processes end while they are looked at, and those of other users hide theirs.
         with contextlib.suppress(psutil.Error, OSError):
             if process.environ().get(MARK) == fleet_id:
-                found.append(process)
+                found.add(process)
+    for process in tuple(found):
+        with contextlib.suppress(psutil.Error):
+            found.update(process.children(recursive=True))
     return found
 
 
@@ -127,15 +134,34 @@ def stop_all(fleet_id: str, grace_seconds: float = _STOP_SECONDS) -> None:
     Raises:
         Unavailable: Processes are left that could not be ended.
     """
-    deadline = time.monotonic() + grace_seconds
-    own = psutil.Process().pid
+    deadline = time.monotonic() + 2 * grace_seconds
     how = signal.SIGTERM
-    while remaining := [p for p in processes_of(fleet_id) if p.pid != own]:
+    # Kept, because the children of a process that has ended are nobody's descendants any more.
+    known: set[psutil.Process] = set()
+    while remaining := _alive(known | processes_of(fleet_id)):
+        known |= remaining
         for process in remaining:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(how)
         psutil.wait_procs(remaining, timeout=2.0 if how == signal.SIGKILL else 5.0)
-        if time.monotonic() > deadline + grace_seconds:
+        if time.monotonic() > deadline:
             pids = ", ".join(str(process.pid) for process in remaining)
             raise Unavailable(f"Processes {pids} of fleet {fleet_id} do not end. Kill them.")
         how = signal.SIGKILL
+
+
+def _alive(processes: set[psutil.Process]) -> set[psutil.Process]:
+    """Keep those that run, but for this one: a command may be a descendant of its own fleet."""
+    own = psutil.Process()
+    return {
+        process
+        for process in processes
+        if process != own and process.is_running() and not _is_zombie(process)
+    }
+
+
+def _is_zombie(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True

@@ -17,6 +17,8 @@ SERVE_FLAGS: Final[Mapping[str, str]] = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     # A batch of 1,024 vectors is larger than the 4 MiB that hops between deployments allow.
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),
+    # Ray starts workers at niceness 15; a replica is what the machine is there for.
+    "RAY_worker_niceness": "0",
     # How soon load is seen by autoscaling.
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
     # What a message may become once decompressed; the edge bounds what is sent.
