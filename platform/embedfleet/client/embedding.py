@@ -135,7 +135,8 @@ def refuse_other_space(first: Embeddings, other: Embeddings) -> None:
     if first.output_type is not other.output_type:
         raise ContractMismatch(
             f"output_type was {first.output_type} for the first request and {other.output_type} "
-            "for a later one: the model's default changed meanwhile. Start again, or name one.",
+            "for a later one: the model's default changed meanwhile. Start again, or name an "
+            "output_type.",
             field="output_type",
         )
 

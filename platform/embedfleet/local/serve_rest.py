@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import httpx
 
-from embedfleet.errors import InvalidManifest, Unavailable
+from embedfleet.errors import InvalidManifest, InvalidRequest, Unavailable
 
 __all__ = ["ServeRest"]
 
@@ -60,9 +60,11 @@ class ServeRest:
                 "Check that the cluster runs and the address is right."
             ) from error
         if response.status_code in (401, 403):
-            raise Unavailable(
+            # Waiting does not mend it, unlike a dashboard that is not there yet.
+            raise InvalidRequest(
                 f"Ray's dashboard at {self._url} refuses the token (HTTP {response.status_code}). "
-                "Give the cluster's token."
+                "Give the cluster's token.",
+                field="token",
             )
         return response
 
