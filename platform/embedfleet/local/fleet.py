@@ -87,8 +87,10 @@ def bring_up(manifests: Manifests, how: Up, report: Progress) -> FleetState:
         state = _start_edge(state, how.environment)
         state.save(how.home)
         wait_ready(state, report)
-    except BaseException:
-        report(f"failed; logs are kept in {keep_logs(Path(state.folder), fleet.name)}")
+    except BaseException as failure:
+        # A refusal says it all; only what did not start needs looking into.
+        if isinstance(failure, Unavailable):
+            report(f"failed; logs are kept in {keep_logs(Path(state.folder), fleet.name)}")
         take_down(state, how.home)
         raise
     return state
