@@ -66,6 +66,9 @@ _MAX_ONGOING_REQUESTS: Final = 32_768
 _MAX_QUEUED_REQUESTS: Final = 1024
 _HEALTH_CHECK_TIMEOUT_SECONDS: Final = 30
 
+# Without the access log Serve still builds a line for every request unless warnings are its level.
+_LOGGING: Final = {"enable_access_log": False, "log_level": "WARNING"}
+
 
 @dataclass(frozen=True, slots=True)
 class ServePorts:
@@ -97,7 +100,7 @@ def render_serve(
             "port": ports.grpc,
             "grpc_servicer_functions": list(GRPC_SERVICER_FUNCTIONS),
         },
-        "logging_config": {"enable_access_log": False},
+        "logging_config": dict(_LOGGING),
         "applications": [
             *(_model_application(fleet, model, names[application(model)]) for model in models),
             _router_application(fleet, models, names),
@@ -137,7 +140,7 @@ def _model_application(fleet: Fleet, model: Model, names: tuple[str, ...]) -> di
                 "graceful_shutdown_timeout_s": rollout.graceful_shutdown_seconds,
                 "health_check_period_s": rollout.health_check_period_seconds,
                 "health_check_timeout_s": _HEALTH_CHECK_TIMEOUT_SECONDS,
-                "logging_config": {"enable_access_log": False},
+                "logging_config": dict(_LOGGING),
                 "ray_actor_options": resources,
             }
         ],
@@ -233,7 +236,7 @@ def _router_application(
                 },
                 "max_ongoing_requests": _MAX_ONGOING_REQUESTS,
                 "max_queued_requests": _MAX_QUEUED_REQUESTS,
-                "logging_config": {"enable_access_log": False},
+                "logging_config": dict(_LOGGING),
                 # It waits for replicas: on a small machine every core belongs to an engine.
                 "ray_actor_options": {"num_cpus": 0},
             }

@@ -33,7 +33,13 @@ from embedfleet.serving.codec import (
     rerank_stream_failure,
 )
 from embedfleet.serving.describe import decode_tokenize, encode_model, encode_tokenize
-from embedfleet.serving.ingress import Call, Ingress, StreamHandler, UnaryHandler
+from embedfleet.serving.ingress import (
+    Call,
+    Ingress,
+    StreamHandler,
+    UnaryHandler,
+    log_to_stderr,
+)
 from embedfleet.status import to_status
 from embedfleet.wire import embedding_pb2 as wire_embedding
 from embedfleet.wire import model_pb2 as wire_model
@@ -41,8 +47,7 @@ from embedfleet.wire import reranking_pb2 as wire_reranking
 
 __all__ = ["EmbedderReplica", "RerankerReplica"]
 
-_log: Final = logging.getLogger("ray.serve")
-"""What a replica writes here is kept among Serve's logs, by application and replica."""
+_log: Final = logging.getLogger("embedfleet.serving")
 
 
 class _ModelReplica(Ingress):
@@ -224,5 +229,6 @@ def _load(args: dict[str, Any]) -> LoadedModel:
     assigned = ray.get_runtime_context().get_assigned_resources().get("CPU", 1.0)
     num_threads = max(1, int(assigned))
     model = load_model(arguments, num_threads)
+    log_to_stderr()
     _log.info(model.summary(num_threads))
     return model
