@@ -50,7 +50,7 @@ def wait_ready(state: FleetState, report: Progress, timeout_seconds: float = REA
         if time.monotonic() > deadline:
             waiting = ", ".join(app.name for app in current if app.status != "RUNNING")
             raise Unavailable(
-                f"{waiting} did not get ready in {timeout_seconds:.0f} s. Look at the logs in "
-                f"{state.folder}/ray/session_latest/logs/serve."
+                f"{waiting} did not get ready in {timeout_seconds:.0f} s. Look at Serve's logs, in "
+                f"{state.folder}/ray/session_latest/logs/serve or where a failed start keeps them."
             )
         time.sleep(_POLL_SECONDS)

@@ -120,8 +120,8 @@ def _refusal(request: Any) -> EmbedfleetError:
 def log_to_stderr() -> None:
     """Write this process's own lines where Ray keeps them, beside Serve's.
 
-    Serve's logger is set to warnings: below that it builds a line for every request, access log or
-    not, which costs a twentieth of a short call.
+    Serve's own logger is set to warnings: below that it builds a line for every request, even where
+    the access log is off and the line is thrown away.
     """
     if logger.handlers:
         return
