@@ -15,6 +15,7 @@ import yaml
 from embedfleet.rendering.edge import CONFIG_FILE, MAP_FILE
 from embedfleet.rendering.plan import Change, Impact, Plan
 from embedfleet.rendering.plan import plan as plan_applications
+from embedfleet.rendering.serve import ServeConfig
 from embedfleet_operator.plan_cluster import cluster_changes
 from embedfleet_operator.rendering.manifests import Manifest
 
@@ -29,28 +30,29 @@ _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def plan(
-    observed: Sequence[Manifest], desired: Sequence[Manifest], *, immutable: Collection[str] = ()
+    observed: Sequence[Manifest],
+    desired: Sequence[Manifest],
+    *,
+    serve: tuple[ServeConfig | None, ServeConfig] | None = None,
+    immutable: Collection[str] = (),
 ) -> Plan:
     """Compare the live objects of a fleet with those that are wanted.
 
     Args:
         observed: As the API server returns them, those of this fleet only; none before the first.
         desired: As rendered.
+        serve: What Serve runs and what it is to run, on a cluster that has no RayService.
         immutable: Applications of Accepted models: their vector contract must not change.
     """
     before, after = _find(observed, "RayService"), _find(desired, "RayService")
-    applications = plan_applications(
-        _serve_config(before) if before else None, _serve_config(after), immutable=immutable
-    )
+    running, wanted = serve or (_serve_config(before), _serve_config(after))
+    applications = plan_applications(running, wanted or {}, immutable=immutable)
     # What Serve reads only at start is in the head's pod as a hash, and judged with the cluster.
     changes = [each for each in applications.changes if each.resource != "Cluster"]
-    if before:
-        fleet = f"Fleet/{after['metadata']['name']}"
-        changes = [
-            *cluster_changes(fleet, before["spec"], after["spec"]),
-            *_edge_changes(fleet, observed, desired),
-            *changes,
-        ]
+    if running is not None:
+        fleet = f"Fleet/{_find(desired, 'Service')['metadata']['name']}"
+        cluster = cluster_changes(fleet, before["spec"], after["spec"]) if before and after else ()
+        changes = [*cluster, *_edge_changes(fleet, observed, desired), *changes]
     touched = {change.resource for change in changes}
     unchanged = tuple(each for each in applications.unchanged if each not in touched)
     return Plan(tuple(changes), unchanged)
@@ -61,8 +63,10 @@ def _find(manifests: Sequence[Manifest], kind: str) -> Manifest:
     return next((each for each in manifests if each["kind"] == kind), {})
 
 
-def _serve_config(service: Manifest) -> dict[str, Any]:
-    config: dict[str, Any] = yaml.load(service["spec"]["serveConfigV2"], Loader=_LOADER)
+def _serve_config(service: Manifest) -> ServeConfig | None:
+    if not service:
+        return None
+    config: ServeConfig = yaml.load(service["spec"]["serveConfigV2"], Loader=_LOADER)
     return config
 
 

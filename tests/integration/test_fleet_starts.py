@@ -17,7 +17,7 @@ from embedfleet.errors import InvalidManifest, InvalidRequest, Unavailable
 from embedfleet.local.fleet import Up, bring_up, take_down
 from embedfleet.local.node import MARK, node_environment, processes_of, start_node, stop_all
 from embedfleet.local.ports import choose_ports
-from embedfleet.local.serve_rest import ServeRest
+from embedfleet.serve_rest import ServeRest
 from embedfleet.resources import Manifests, parse_manifests
 
 TOKEN = "t" * 64

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
-from operator_cases import CASES, TARGET, given, kuberay_crd, only
+from operator_cases import BUILT, TARGET, given, kuberay_crd, only
 
 from embedfleet_operator.rendering import KubeRayFeatures, Manifest, render, unknown_fields
 from embedfleet_operator.rendering.definition import spec_schema
@@ -30,7 +30,7 @@ def defaulted(value: Any, schema: Schema) -> Any:
     return {k: defaulted(v, known.get(k, {})) for k, v in {**value, **missing}.items()}
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", BUILT)
 def test_kuberay_knows_every_field_and_takes_every_value(case: str) -> None:
     assert unknown_fields(service_of(case), kuberay_crd()) == ()
     # Not `validate`: that judges the megabyte of schema first.
@@ -38,7 +38,7 @@ def test_kuberay_knows_every_field_and_takes_every_value(case: str) -> None:
     assert list(validator.iter_errors(service_of(case)["spec"])) == []
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", BUILT)
 def test_defaults_change_nothing_that_was_written(case: str) -> None:
     spec = service_of(case)["spec"]
     assert defaulted(spec, spec_schema(kuberay_crd())) == spec

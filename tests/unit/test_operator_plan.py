@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from operator_cases import CASES, TARGET, only, render_all, rendered
+from operator_cases import BUILT, TARGET, given, only, render_all, rendered
 
 from embedfleet.rendering.plan import Impact
+from embedfleet.rendering.serve import render_serve
 from embedfleet.resources import parse_manifests
 from embedfleet_operator.plan import plan
 from embedfleet_operator.plan_bounds import bounds_patch
@@ -55,14 +56,14 @@ def live(given: tuple[Manifest, ...]) -> tuple[Manifest, ...]:
     return tuple(found)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", BUILT)
 def test_what_others_write_is_no_change(case: str) -> None:
     found = plan(live(rendered(case)), rendered(case))
     assert found.changes == ()
     assert found.impact is Impact.NO_CHANGE
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", BUILT)
 def test_a_first_apply_only_starts(case: str) -> None:
     assert plan((), rendered(case)).impact is Impact.START
 
@@ -239,3 +240,14 @@ def test_bounds_reach_the_cluster_that_runs(
 ) -> None:
     wanted = only(manifests(pools), "RayService")
     assert bounds_patch(ray_cluster(manifests()), wanted) == expected
+
+
+def test_a_cluster_that_ran_before_is_planned_from_what_its_serve_runs() -> None:
+    manifests = rendered("existing-cluster")
+    config = render_serve(given("existing-cluster").only_fleet(), given("existing-cluster").models)
+    started = plan((), manifests, serve=(None, config))
+    assert {change.impact for change in started.changes} == {Impact.START}
+    assert plan(manifests, manifests, serve=(config, config)).changes == ()
+    router = {**config, "applications": config["applications"][-1:]}
+    removed = plan(manifests, manifests, serve=(config, router))
+    assert removed.of("Embedder/docs") is Impact.REMOVE

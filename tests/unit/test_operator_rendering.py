@@ -15,7 +15,17 @@ from typing import Any
 import pytest
 import yaml
 from certificates import pem, signed
-from operator_cases import CASES, EVERYTHING, GOLDEN, TARGET, given, only, render_all, rendered
+from operator_cases import (
+    BUILT,
+    CASES,
+    EVERYTHING,
+    GOLDEN,
+    TARGET,
+    given,
+    only,
+    render_all,
+    rendered,
+)
 
 from embedfleet.errors import InvalidManifest
 from embedfleet.rendering.edge import (
@@ -55,7 +65,7 @@ def test_order_of_documents_does_not_matter(case: str) -> None:
     assert len(texts) == 1
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", BUILT)
 def test_serve_config_is_that_of_the_laptop(case: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own, at import
@@ -127,7 +137,7 @@ def pod_specs(manifests: tuple[Manifest, ...]) -> Iterator[dict[str, Any]]:
         yield group["template"]["spec"]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", BUILT)
 def test_pods_meet_the_restricted_standard(case: str) -> None:
     manifests = rendered(case)
     cluster = only(manifests, "RayService")["spec"]["rayClusterConfig"]
@@ -145,7 +155,7 @@ def test_pods_meet_the_restricted_standard(case: str) -> None:
         assert context["capabilities"] == {"drop": ["ALL"]}
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", BUILT)
 def test_what_kuberay_or_serve_would_otherwise_get_wrong(case: str) -> None:
     service = only(rendered(case), "RayService")
     cluster = service["spec"]["rayClusterConfig"]
@@ -167,7 +177,7 @@ def test_what_kuberay_or_serve_would_otherwise_get_wrong(case: str) -> None:
         assert group["minReplicas"] <= group["maxReplicas"] < 2**31 - 1
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", BUILT)
 def test_pods_are_found_by_everything_that_selects_them(case: str) -> None:
     manifests = rendered(case)
     deployment = only(manifests, "Deployment")["spec"]

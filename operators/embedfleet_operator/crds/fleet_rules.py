@@ -91,6 +91,11 @@ FLEET_RULES: Final[dict[str, tuple[Rule, ...]]] = {
     ),
     "FleetSpec": (
         Rule(
+            ".gcsFaultTolerance",
+            "!has(self.existingCluster) || !has(self.gcsFaultTolerance)",
+            "has no meaning with existingCluster. Leave one of the two out.",
+        ),
+        Rule(
             ".pools",
             f"self.pools.all(p, !has(p.fallbackPool) || p.fallbackPool in {_POOL_NAMES})",
             "fallbackPool: is not a pool of this fleet. Name one of them.",

@@ -77,7 +77,7 @@ class Kind:
     Attributes:
         status: What is reported.
         columns: Columns between Ready and Reason.
-        frozen: Fields under `spec` that may not change once Accepted.
+        frozen: Fields under `spec` that may not change once `frozen_by` is True.
         scales: Whether replicas can be set from outside.
     """
 
@@ -87,6 +87,7 @@ class Kind:
     short: str
     columns: tuple[Column, ...]
     frozen: tuple[str, ...] = ()
+    frozen_by: str = "Accepted"
     scales: bool = False
 
     @property
@@ -138,6 +139,7 @@ KINDS: Final = (
             Column("Bytes", ".status.cachedBytes", "integer"),
             Column("Claim", ".status.claimName"),
         ),
+        frozen=("source", "revision"), frozen_by="Cached",
     ),
 )  # fmt: skip
 

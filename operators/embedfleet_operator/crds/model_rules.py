@@ -49,8 +49,8 @@ def _source_rules(role: Role) -> tuple[Rule, ...]:
     return (
         Rule(
             ".model.source",
-            "has(self.model.source) || has(self.model.size)",
-            "a model needs source or size. Set one, such as size: 0.6B.",
+            "has(self.model.source) || has(self.model.size) || has(self.model.cache)",
+            "a model needs source, size or cache. Set one, such as size: 0.6B.",
         ),
         Rule(
             ".model.size",
@@ -63,6 +63,20 @@ def _source_rules(role: Role) -> tuple[Rule, ...]:
             ".model.revision",
             f"!has(self.model.revision) || !has(self.model.source) || !({_LOCAL})",
             "a local source has no revisions. Leave it out: digests identify local files.",
+            "self.model.revision",
+        ),
+        Rule(
+            ".model.cache",
+            f"!has(self.model.cache) || !has(self.model.source) || !({_LOCAL})",
+            "the source is local, so nothing has to be cached. Leave out one of the two.",
+            "self.model.cache",
+        ),
+        Rule(
+            ".model.revision",
+            "!has(self.model.revision) || has(self.model.source) || has(self.model.size)"
+            " || !has(self.model.cache)",
+            "the ModelCache says which commit is cached. Leave it out, or name the source that it"
+            " is a commit of.",
             "self.model.revision",
         ),
         Rule(

@@ -121,8 +121,12 @@ class Verification(Part):
     """Contract whose golden outputs were compared with."""
     worst_cosine: Unit | None = None
     """Of embedders: cosine of the text that came out worst."""
+    worst_text: Word | None = None
+    """Of embedders: how that text begins."""
     rank_agreement: Unit | None = None
     """Of rerankers: rank correlation with the golden order."""
+    refused: Word | None = None
+    """Fingerprint of the version that was refused: tried again when anything of it changes."""
 
 
 class ModelStatus(Status):

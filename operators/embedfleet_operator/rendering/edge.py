@@ -30,8 +30,7 @@ from embedfleet_operator.rendering.manifests import (
     pod_labels,
     port,
 )
-from embedfleet_operator.rendering.ray_pods import SERVE_PORTS
-from embedfleet_operator.rendering.rayservice import serve_service_host
+from embedfleet_operator.rendering.rayservice import serve_address
 from embedfleet_operator.rendering.target import Target
 
 __all__ = ["EDGE_METRICS_PORT", "EDGE_PORT", "edge", "edge_name"]
@@ -74,9 +73,10 @@ def edge(fleet: Fleet, models: Sequence[Model], target: Target) -> tuple[Manifes
 
 
 def _config_map(fleet: Fleet, models: Sequence[Model], target: Target) -> Manifest:
+    host, port_number = serve_address(fleet, target)
     ports = EdgePorts(
-        serve_grpc=SERVE_PORTS.grpc,
-        serve_host=serve_service_host(fleet, target),
+        serve_grpc=port_number,
+        serve_host=host,
         listen=EDGE_PORT,
         serve_slots=_SERVE_SLOTS,
         metrics=EDGE_METRICS_PORT,

@@ -17,6 +17,7 @@ __all__ = [
     "COMPONENT_LABEL",
     "EDGE",
     "FLEET_LABEL",
+    "MANAGED_BY",
     "RAY",
     "RESTRICTED_CONTAINER",
     "RESTRICTED_POD",
@@ -32,6 +33,7 @@ __all__ = [
 
 Manifest = dict[str, Any]
 
+MANAGED_BY: Final = ("app.kubernetes.io/managed-by", "embedfleet-operator")
 FLEET_LABEL: Final = "embedfleet.io/fleet"
 COMPONENT_LABEL: Final = "embedfleet.io/component"
 EDGE: Final = "edge"
@@ -71,7 +73,7 @@ def manifest(api: str, fleet: Fleet, component: str, name: str, spec: dict[str, 
             "labels": {
                 "app.kubernetes.io/name": "embedfleet",
                 "app.kubernetes.io/instance": fleet.name,
-                "app.kubernetes.io/managed-by": "embedfleet-operator",
+                **dict((MANAGED_BY,)),
                 **pod_labels(fleet, component),
             },
         },

@@ -38,7 +38,12 @@ def network_policies(fleet: Fleet, target: Target) -> tuple[Manifest, ...]:
                 # Ray's processes choose ports of their own, between nodes.
                 {"from": [_pods(fleet, RAY)]},
                 _rule([_pods(fleet, EDGE)], SERVE_PORTS.grpc),
-                _rule(_namespaces(target.control_namespaces), DASHBOARD_PORT, SERVE_PORTS.http),
+                _rule(
+                    _namespaces(target.control_namespaces),
+                    DASHBOARD_PORT,
+                    SERVE_PORTS.http,
+                    SERVE_PORTS.grpc,
+                ),
                 _rule(monitoring, METRICS_PORT, HAPROXY_METRICS_PORT),
             ],
         ),

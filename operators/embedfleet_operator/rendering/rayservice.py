@@ -23,10 +23,15 @@ from embedfleet_operator.rendering.manifests import (
     manifest,
     namespace_of,
 )
-from embedfleet_operator.rendering.ray_pods import SERVE_PORTS, head_template, worker_template
+from embedfleet_operator.rendering.ray_pods import (
+    DASHBOARD_PORT,
+    SERVE_PORTS,
+    head_template,
+    worker_template,
+)
 from embedfleet_operator.rendering.target import Target
 
-__all__ = ["API", "rayservice", "serve_service_host"]
+__all__ = ["API", "dashboard_address", "rayservice", "serve_address"]
 
 API: Final = "ray.io/v1/RayService"
 
@@ -59,9 +64,22 @@ def rayservice(fleet: Fleet, models: Sequence[Model], target: Target) -> Manifes
     return manifest(API, fleet, RAY, fleet.name, spec)
 
 
-def serve_service_host(fleet: Fleet, target: Target) -> str:
-    """Give the full name behind which the active cluster's proxies are found."""
-    return f"{fleet.name}-serve-svc.{namespace_of(fleet)}.svc.{target.cluster_domain}"
+def serve_address(fleet: Fleet, target: Target) -> tuple[str, int]:
+    """Give host and gRPC port behind which the active cluster's proxies are found."""
+    existing = fleet.spec.existing_cluster
+    if existing is not None:
+        return existing.serve_host, existing.serve_grpc_port
+    host = f"{fleet.name}-serve-svc.{namespace_of(fleet)}.svc.{target.cluster_domain}"
+    return host, SERVE_PORTS.grpc
+
+
+def dashboard_address(fleet: Fleet, target: Target) -> str:
+    """Give the address of the active cluster's dashboard."""
+    existing = fleet.spec.existing_cluster
+    if existing is not None:
+        return existing.dashboard
+    host = f"{fleet.name}-head-svc.{namespace_of(fleet)}.svc.{target.cluster_domain}"
+    return f"http://{host}:{DASHBOARD_PORT}"
 
 
 def _serve_service() -> dict[str, Any]:

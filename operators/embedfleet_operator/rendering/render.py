@@ -14,7 +14,7 @@ from embedfleet.resources.base import Violation
 from embedfleet.resources.fleet import Fleet
 from embedfleet_operator.rendering.edge import edge
 from embedfleet_operator.rendering.gateway import grpc_route
-from embedfleet_operator.rendering.manifests import Manifest
+from embedfleet_operator.rendering.manifests import COMPONENT_LABEL, EDGE, Manifest
 from embedfleet_operator.rendering.network import network_policies
 from embedfleet_operator.rendering.observing import pod_monitors
 from embedfleet_operator.rendering.rayservice import rayservice
@@ -36,18 +36,22 @@ def render(fleet: Fleet, models: Sequence[Model], target: Target) -> tuple[Manif
             field=violation.path,
         )
     ordered = sorted(models, key=application)
-    return (
+    found = (
         *network_policies(fleet, target),
         rayservice(fleet, ordered, target),
         *edge(fleet, ordered, target),
         *(grpc_route(fleet, target.gateway) if target.gateway else ()),
         *(pod_monitors(fleet) if target.monitoring else ()),
     )
+    if fleet.spec.existing_cluster:
+        # What is Ray's belongs to whoever runs that cluster.
+        return tuple(each for each in found if each["metadata"]["labels"][COMPONENT_LABEL] == EDGE)
+    return found
 
 
 def cluster_violations(fleet: Fleet) -> Iterator[Violation]:
     """Yield what a laptop can serve and Kubernetes cannot."""
-    if not fleet.spec.pools:
+    if not fleet.spec.pools and not fleet.spec.existing_cluster:
         yield Violation(
             "spec.pools", "empty", "on Kubernetes models run in pools only",
             "Add one, such as {name: cpu, minNodes: 1}.",

@@ -23,7 +23,6 @@ from embedfleet.local.logs import keep_logs
 from embedfleet.local.node import MARK, node_environment, processes_of, start_node, stop_all
 from embedfleet.local.ports import LocalPorts, choose_ports, why_taken
 from embedfleet.local.readiness import Progress, applications, wait_ready
-from embedfleet.local.serve_rest import ServeRest
 from embedfleet.local.state import FleetState, load_state
 from embedfleet.rendering.edge import EdgePorts, render_edge
 from embedfleet.rendering.plan import Impact, Plan, plan
@@ -34,6 +33,7 @@ from embedfleet.rendering.serve import (
     render_serve,
 )
 from embedfleet.resources import Fleet, Manifests
+from embedfleet.serve_rest import ServeRest
 
 __all__ = ["Up", "apply", "bring_up", "plan_against", "take_down"]
 
@@ -179,6 +179,12 @@ def take_down(state: FleetState, home: Path) -> None:
 
 def _refuse_unserved(manifests: Manifests) -> None:
     """A name that nobody answers to, or files that nobody fetches, must not look served."""
+    if manifests.only_fleet().spec.existing_cluster is not None:
+        raise InvalidManifest(
+            "spec.existingCluster is set: a laptop's fleet is told on the command line. Leave it "
+            "out and give --ray with the dashboard's address.",
+            field="spec.existingCluster",
+        )
     unserved = [f"ModelRoute/{each.name}" for each in manifests.routes]
     unserved += [f"ModelCache/{each.name}" for each in manifests.caches]
     if unserved:
@@ -187,6 +193,14 @@ def _refuse_unserved(manifests: Manifests) -> None:
             "local fleet does not serve them yet. Leave them out of the files given here.",
             field="kind",
         )
+    for model in manifests.models:
+        if model.spec.model.cache is not None:
+            raise InvalidManifest(
+                f"spec.model.cache of {model.kind}/{model.name} is {model.spec.model.cache}: a "
+                "local fleet has no volumes. Run embedfleet fetch -f FILE --to FOLDER, and set "
+                "spec.model.source to that folder instead.",
+                field="spec.model.cache",
+            )
 
 
 def _refuse_second(fleet: Fleet, home: Path) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Final
 
 from embedfleet.errors import Unavailable
-from embedfleet.local.serve_rest import ServeRest
 from embedfleet.local.state import FleetState
 from embedfleet.rendering.serve_state import FAILED, ApplicationStatus, summarize
+from embedfleet.serve_rest import ServeRest
 
 __all__ = ["Progress", "applications", "wait_ready"]
 

@@ -17,18 +17,22 @@ from embedfleet.resources.base import (
 )
 from embedfleet.resources.pool import Pool
 
-__all__ = ["Auth", "Fleet", "FleetSpec", "GcsFaultTolerance", "Head", "Tls"]
+__all__ = ["Auth", "ExistingCluster", "Fleet", "FleetSpec", "GcsFaultTolerance", "Head", "Tls"]
 
 _IMAGE: Final = r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$"
 _VERSION: Final = r"^[0-9]+\.[0-9]+\.[0-9]+$"
 _PATH: Final = r"^/[^\n\r\x00]+$"
 _ADDRESS: Final = r"^[A-Za-z0-9._:/@-]+$"
+_HOST: Final = r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$"
+_DASHBOARD: Final = r"^https?://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?$"
 PATTERNS.update(
     {
         _IMAGE: "must be an image reference such as registry/embedfleet:0.1.0",
         _VERSION: "must be three numbers with dots, such as 2.60.0",
         _PATH: "must be an absolute path",
         _ADDRESS: "must be an address such as redis:6379",
+        _HOST: "must be a host name such as ray-head, without a port",
+        _DASHBOARD: "must be an address such as http://ray-head:8265, without a path",
     }
 )
 
@@ -117,6 +121,19 @@ class Tls(Part):
         return bool(self.client_ca_file or self.client_ca_secret_name)
 
 
+class ExistingCluster(Part):
+    """A Ray cluster that somebody else runs, for this fleet alone."""
+
+    dashboard: Annotated[str, Field(pattern=_DASHBOARD, max_length=253)]
+    """Address of its dashboard, such as http://ray-head:8265."""
+    serve_host: Annotated[str, Field(pattern=_HOST, max_length=253)]
+    """Host name of Serve's proxies, such as ray-head."""
+    serve_grpc_port: Port = 9000
+    """Where Serve's proxies answer gRPC."""
+    serve_http_port: Port = 8000
+    """Where Serve's proxies answer HTTP."""
+
+
 class FleetSpec(Part):
     """One cluster, its pools and its port."""
 
@@ -128,6 +145,8 @@ class FleetSpec(Part):
     """The port that clients call."""
     pools: Annotated[tuple[Pool, ...], Field(max_length=16)] = ()
     """Nodes by kind. None: models run on the CPU cores of the machine at hand."""
+    existing_cluster: ExistingCluster | None = None
+    """A Ray cluster that runs already. None: one is built. Not used on a laptop."""
     head: Head = Head()
     """The node that runs the cluster's control processes."""
     gcs_fault_tolerance: GcsFaultTolerance | None = None
@@ -147,6 +166,11 @@ class FleetSpec(Part):
                     "Rename one of the two.", ("pools",),
                 )  # fmt: skip
             by_name.setdefault(pool.name, pool)
+        if self.existing_cluster and self.gcs_fault_tolerance:
+            yield Violation(
+                "gcsFaultTolerance", "set", "a cluster that runs already has its own, or none",
+                "Leave it out, or leave out existingCluster.", ("existingCluster",),
+            )  # fmt: skip
         for index, pool in enumerate(self.pools):
             yield from self._fallback(f"pools[{index}].fallbackPool", pool, by_name)
 

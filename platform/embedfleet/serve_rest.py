@@ -95,13 +95,13 @@ class ServeRest:
                 raise Unavailable(f"Ray's dashboard at {self._url} is not ready. Look at its log.")
             time.sleep(0.2)
 
-    def put(self, config: Mapping[str, Any]) -> None:
-        """Submit a whole Serve configuration.
+    def put(self, config: Mapping[str, Any], patience_seconds: float = _START_SECONDS) -> None:
+        """Submit a whole Serve configuration, again and again while the dashboard is busy.
 
         Raises:
             InvalidManifest: Serve refuses it; the message is Serve's own.
         """
-        deadline = time.monotonic() + _START_SECONDS
+        deadline = time.monotonic() + patience_seconds
         while True:
             try:
                 response = self._call("PUT", _PATH, config, _START_SECONDS)
