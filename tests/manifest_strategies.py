@@ -35,6 +35,9 @@ LIKELY: Final[Mapping[str, list[Any]]] = {
     "dimension": [32, 1024, 2560, 4096, 4097],
     "address": ["https://models.example/qwen3"],
     "keep": [1, 5, 50],
+    "goldenConfigMapName": ["docs-golden", "a" * 63],
+    "minCosine": [0.95],
+    "minRankAgreement": [0.0],
 }
 """Values of fields, by name, where a draw from the bounds would hardly ever meet a rule."""
 

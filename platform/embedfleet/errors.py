@@ -6,6 +6,7 @@
     ├── InvalidManifest             INVALID_ARGUMENT   no     every problem at once
     ├── ModelNotFound               NOT_FOUND          no
     ├── ContractMismatch            FAILED_PRECONDITION no    not the vector space expected
+    ├── GoldenMismatch              FAILED_PRECONDITION no    not the outputs of its contract
     ├── CheckpointError             FAILED_PRECONDITION no    not the files they should be
     ├── Unsupported                 UNIMPLEMENTED      no
     ├── Overloaded                  RESOURCE_EXHAUSTED yes    carries when to come back
@@ -33,6 +34,7 @@ __all__ = [
     "DeadlineExceeded",
     "EmbedfleetError",
     "EngineError",
+    "GoldenMismatch",
     "InvalidManifest",
     "InvalidRequest",
     "ModelNotFound",
@@ -160,6 +162,12 @@ class ModelNotFound(EmbedfleetError):
 
 class ContractMismatch(EmbedfleetError):
     """The caller expects another vector contract than the one served."""
+
+    code = "FAILED_PRECONDITION"
+
+
+class GoldenMismatch(EmbedfleetError):
+    """A replica's outputs are not those that its contract gave when it was first served."""
 
     code = "FAILED_PRECONDITION"
 

@@ -238,9 +238,14 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
         scaling={"minReplicas": 0, "maxReplicas": 2}, placement={"pools": ["a"], "cpus": 0.5},
         batching={"maxBatchTokens": 4096}, instruction={"default": "Find it"}, maxTokens=512,
         rollout={"maxSurgePercent": 25}, quantization={"weights": "float16"}, backend="echo",
+        verification={"minCosine": 0.999, "goldenConfigMapName": "docs-golden"},
     ),
     reranker("Qwen/Qwen3-Reranker-8B", model={"size": "8B", "revision": COMMIT}),
     reranker("embedded/reranker", maxPairTokens=512, scaling={"minReplicas": 2}, aliases=["b"]),
+    reranker(
+        "embedded/reranker",
+        verification={"minRankAgreement": -0.5, "goldenConfigMapName": "relevance-golden"},
+    ),
     cascade(("a", 9), ("b", 8), ("c", 7), ("d", None)),
     route(
         {"name": "gold", "when": {"tiers": ["gold"], "minTokens": 1, "maxTokens": 9},

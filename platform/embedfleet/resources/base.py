@@ -26,6 +26,7 @@ __all__ = [
     "LabelValue",
     "Metadata",
     "Name",
+    "ObjectName",
     "Part",
     "Resource",
     "Violation",
@@ -57,6 +58,9 @@ PATTERNS: Final[dict[str, str]] = {
 
 Name = Annotated[str, Field(pattern=_NAME, min_length=1, max_length=47)]
 """DNS label. 47: the longest name KubeRay takes for a RayService."""
+
+ObjectName = Annotated[str, Field(pattern=_NAME, min_length=1, max_length=63)]
+"""DNS label: name of an object of Kubernetes' own kinds."""
 
 Alias = Annotated[str, Field(pattern=_ALIAS, min_length=1, max_length=128)]
 """Another name of a model: has no blank, so that it can stand in a map file."""

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from embedfleet.catalog import MIN_DIMENSION
 from embedfleet.messages import OutputType, Role
-from embedfleet.resources.base import API_VERSION, Part, Resource, Violation
+from embedfleet.resources.base import API_VERSION, ObjectName, Part, Resource, Violation
 from embedfleet.resources.model_source import MODEL_CHOICE
 from embedfleet.resources.shared import (
     ModelSpec,
@@ -18,7 +18,7 @@ from embedfleet.resources.shared import (
     model_violations,
 )
 
-__all__ = ["Embedder", "EmbedderQuantization", "EmbedderSpec"]
+__all__ = ["Embedder", "EmbedderQuantization", "EmbedderSpec", "EmbedderVerification"]
 
 Dimension = Annotated[int, Field(ge=MIN_DIMENSION, le=16_384)]
 
@@ -30,6 +30,20 @@ class EmbedderQuantization(Part):
     """Type in which weights are held. `auto`: bfloat16 where the machine is fast at it."""
     output: OutputType = OutputType.FLOAT32
     """Element type of a vector when the request names none."""
+
+
+class EmbedderVerification(Part):
+    """What golden texts must give before a replica takes traffic."""
+
+    min_cosine: Annotated[float, Field(ge=0, le=1)] = 0.99
+    """Cosine to its golden vector that every text must reach."""
+    golden_config_map_name: ObjectName | None = None
+    """ConfigMap of golden vectors. None: recorded when the contract is first served."""
+
+    @property
+    def bound(self) -> float:
+        """What a replica must reach."""
+        return self.min_cosine
 
 
 class EmbedderSpec(ModelSpec):
@@ -45,6 +59,8 @@ class EmbedderSpec(ModelSpec):
     """Number types of weights and of what is returned."""
     max_tokens: TokenLimit | None = None
     """Longest text in tokens, prompt included. Default: the model's own limit."""
+    verification: EmbedderVerification = EmbedderVerification()
+    """What golden texts must give before a replica takes traffic."""
 
     def violations(self) -> Iterator[Violation]:
         """Dimensions that the model has and that agree with each other."""
