@@ -29,6 +29,7 @@ LIKELY: Final[Mapping[str, list[Any]]] = {
     "fallbackPool": ["a", "b", "c"],
     "accelerator": ["NVIDIA-H200", ""],
     "revision": [COMMIT],
+    "cache": ["a", "weights"],
     "aliases": ["router", "alias", "A/B:c@1"],
     "pools": ["a", "b"],
     "allowedDimensions": [32, 1024, 2560, 4096],

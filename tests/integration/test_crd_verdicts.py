@@ -181,6 +181,8 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     embedder(model={}),
     embedder(model={"size": "4B", "source": "Qwen/Qwen3-Embedding-8B"}),
     embedder(model={**MODEL, "revision": COMMIT}),
+    embedder(model={**MODEL, "cache": "weights"}),
+    embedder(model={"cache": "weights", "revision": COMMIT}),
     embedder(model={"source": "someone/finetune"}),
     embedder(model={"source": "Qwen/Qwen3-Reranker-4B", "revision": COMMIT}),
     embedder(model={"size": "8B"}, quantization={"weights": "float16"}),
@@ -240,6 +242,9 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
         rollout={"maxSurgePercent": 25}, quantization={"weights": "float16"}, backend="echo",
         verification={"minCosine": 0.999, "goldenConfigMapName": "docs-golden"},
     ),
+    embedder(model={"cache": "weights"}, dimension=16_384),
+    embedder(model={"size": "0.6B", "cache": "weights"}),
+    reranker("", model={"cache": "weights"}),
     reranker("Qwen/Qwen3-Reranker-8B", model={"size": "8B", "revision": COMMIT}),
     reranker("embedded/reranker", maxPairTokens=512, scaling={"minReplicas": 2}, aliases=["b"]),
     reranker(
@@ -349,6 +354,8 @@ def set_accepted(client: httpx.Client, at: str, value: str) -> None:
     [
         ("True", {"model": {"size": "4B"}}, False),
         ("True", {"model": {"revision": COMMIT}}, False),
+        ("True", {"model": {"cache": "weights"}}, True),  # where the same files lie
+        ("True", {"model": {"size": None, "cache": "weights"}}, False),
         ("True", {"quantization": {"weights": "float32"}}, False),
         ("True", {"quantization": {"output": "INT8"}}, True),  # how vectors are written
         ("True", {"dimension": 256}, True),  # a prefix of the same vector
@@ -365,6 +372,37 @@ def test_what_made_vectors_cannot_change_once_accepted(
     assert response.is_success == allowed, response.text
     if not allowed:
         assert "cannot change. Create another beside it" in response.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("cached", "change", "allowed"),
+    [
+        ("True", {"source": {"path": {"folder": "/models/b"}}}, False),
+        ("True", {"digests": {"tokenizer": "ab" * 32}}, True),  # held to more than before
+        ("False", {"source": {"path": {"folder": "/models/b"}}}, True),  # nobody reads it yet
+    ],
+)
+def test_what_is_cached_cannot_change_under_its_readers(
+    client: httpx.Client, cached: str, change: dict[str, Any], allowed: bool
+) -> None:
+    spec = {"source": {"path": {"folder": "/models/a"}}}
+    created = create(client, text_of(manifest("ModelCache", spec)), "ModelCache", dry=False)
+    assert created.is_success, created.text
+    at = address("ModelCache", "docs")
+    try:
+        condition = {
+            "type": "Cached",
+            "status": cached,
+            "lastTransitionTime": "2026-11-23T12:00:00Z",
+            "reason": "Fetched",
+            "message": "",
+        }
+        status = {"status": {"conditions": [condition]}}
+        assert client.patch(f"{at}/status", json=status, headers=MERGE).is_success
+        response = client.patch(at, json={"spec": change}, headers=MERGE)
+        assert response.is_success == allowed, response.text
+    finally:
+        client.delete(at)
 
 
 def test_scaling_from_outside_sets_the_minimum(client: httpx.Client, made: str) -> None:

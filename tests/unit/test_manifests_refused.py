@@ -106,7 +106,7 @@ def only(*documents: str) -> Problem:
          "spec.allowedDimensions", "[1024]", "default dimension, 4096", "Add it"),
         (embedder("model: {size: 8B}, quantization: {weights: float16}", source=""),
          "spec.quantization.weights", "float16", "overflows to NaN", "bfloat16"),
-        (embedder("model: {}", source=""), "spec.model.source", "missing", "source or size", ""),
+        (embedder("model: {}", source=""), "spec.model.source", "missing", "source, size or cache", ""),
         (embedder("", source="org/model"), "spec.model.revision", "missing", "org/model", "40"),
         (embedder("model: {source: org/model, revision: main}", source=""),
          "spec.model.revision", "main", "commit of 40", ""),

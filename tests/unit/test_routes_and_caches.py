@@ -9,6 +9,7 @@ import pytest
 from embedfleet.errors import InvalidManifest, Problem
 from embedfleet.local.fleet import Up, bring_up
 from embedfleet.resources import parse_manifests
+from embedfleet.resources.model_source import is_local
 
 HEAD = "apiVersion: embedfleet.io/v1alpha1\n"
 FLEET = HEAD + "kind: Fleet\nmetadata: {name: laptop}\n"
@@ -261,6 +262,63 @@ def test_a_shadow_may_make_other_vectors_since_nobody_gets_them() -> None:
 def test_a_route_shares_the_names_of_models() -> None:
     assert only(SMALL, route(ALL, name="small")).limit.startswith("is taken by Embedder/small")
     assert only(SMALL, route(ALL, name="router")).limit == "is reserved for the fleet itself"
+
+
+HELD = cache("{hub: {name: Qwen/Qwen3-Embedding-0.6B}}")
+ELSEWHERE = cache("{s3: {bucket: models, prefix: qwen3}}")
+
+
+def served_from(model: str, name: str = "weights", kind: str = "Embedder") -> str:
+    spec = f"{{model: {{{model}cache: {name}}}}}"
+    return f"{HEAD}kind: {kind}\nmetadata: {{name: docs}}\nspec: {spec}\n"
+
+
+@pytest.mark.parametrize(
+    ("model", "cached"),
+    [
+        ("", HELD),  # what is cached
+        ("", ELSEWHERE),
+        ("size: 0.6B, ", HELD),
+        ("source: qwen/qwen3-embedding-0.6b, ", HELD),
+        ("size: 0.6B, ", ELSEWHERE),  # digests decide
+        ("size: 0.6B, ", ""),  # resolved where it is applied
+    ],
+)
+def test_a_model_may_name_its_cache(model: str, cached: str) -> None:
+    documents = [each for each in (served_from(model), cached) if each]
+    (found,) = parse_manifests("---\n".join(documents)).embedders
+    assert found.spec.folder == "/models/weights"
+    assert is_local(found.spec.source) == (model == "")
+
+
+@pytest.mark.parametrize(
+    ("model", "cached", "path", "limit"),
+    [
+        (served_from("", "weight"), HELD, "spec.model.cache", "no ModelCache that is given"),
+        (served_from("size: 4B, "), HELD, "spec.model.cache", "holds Qwen/Qwen3-Embedding-0.6B"),
+        (
+            served_from(f"size: 0.6B, revision: {COMMIT}, "), HELD, "spec.model.cache",
+            "holds commit ",
+        ),
+        (served_from("", kind="Reranker"), HELD, "spec.model.cache", "a published embedder"),
+        (served_from("source: /models/a, "), "", "spec.model.cache", "/models/a is local"),
+        (served_from(f"revision: {COMMIT}, "), "", "spec.model.revision", "says which commit"),
+    ],
+    ids=["missing", "another-model", "another-commit", "another-role", "local", "two-commits"],
+)  # fmt: skip
+def test_a_cache_that_cannot_hold_the_model_is_refused(
+    model: str, cached: str, path: str, limit: str
+) -> None:
+    found = only(*(each for each in (model, cached) if each))
+    assert (found.kind in ("Embedder", "Reranker"), found.path) == (True, path)
+    assert limit in found.limit
+
+
+def test_a_local_fleet_says_how_to_use_a_cached_model(tmp_path: Path) -> None:
+    given = parse_manifests("---\n".join([FLEET, served_from("")]))
+    with pytest.raises(InvalidManifest, match=r"embedfleet fetch -f FILE --to FOLDER") as refused:
+        bring_up(given, Up(tmp_path, {}), lambda line: None)
+    assert refused.value.field == "spec.model.cache"
 
 
 @pytest.mark.parametrize("document", [route(ALL), cache("{path: {folder: /models}}")])

@@ -77,7 +77,7 @@ class Kind:
     Attributes:
         status: What is reported.
         columns: Columns between Ready and Reason.
-        frozen: Fields under `spec` that may not change once `frozen_by` is True.
+        frozen: Fields under `spec` that may not change once the condition `frozen_by` is True.
         scales: Whether replicas can be set from outside.
     """
 
@@ -105,7 +105,11 @@ _REPLICAS: Final = Column("Replicas", ".status.replicas", "integer")
 _FLEET: Final = Column("Fleet", ".status.fleet")
 _ENDPOINT: Final = Column("Endpoint", ".status.endpoint")
 _CONTRACT: Final = Column("Contract", ".status.contractHash", priority=1)
-_MODEL: Final = Column("Model", ".spec.model['source','size']")
+_MODEL: Final = Column("Model", ".spec.model['source','size','cache']")
+
+_IDENTITY: Final = ("model.source", "model.size", "model.revision", "model.cache")
+_UNLESS: Final = {"model.cache": "has(self.spec.model.source) || has(self.spec.model.size)"}
+"""Where a source says what a model is, its files may move into a cache, or out of it."""
 
 KINDS: Final = (
     Kind(
@@ -120,12 +124,12 @@ KINDS: Final = (
         Embedder, EmbedderSpec, ModelStatus, "emb",
         (_MODEL, Column("Dimension", ".spec.dimension", "integer"), _REPLICAS, _FLEET, _ENDPOINT,
          _CONTRACT),
-        frozen=("model", "quantization.weights"), scales=True,
+        frozen=(*_IDENTITY, "quantization.weights"), scales=True,
     ),
     Kind(
         Reranker, RerankerSpec, ModelStatus, "rrk",
         (_MODEL, _REPLICAS, _FLEET, _ENDPOINT, _CONTRACT),
-        frozen=("model", "quantization.weights", "template"), scales=True,
+        frozen=(*_IDENTITY, "quantization.weights", "template"), scales=True,
     ),
     Kind(
         ModelRoute, ModelRouteSpec, RouteStatus, "mroute",
@@ -245,17 +249,23 @@ _NAMES: Final = (
 
 
 def _frozen(kind: Kind) -> list[Rule]:
-    """Hold what determines the outputs of a model whose old version was Accepted."""
-    accepted = (
+    """Hold what determines the outputs of a resource whose old version has a condition."""
+    holds = (
         "has(oldSelf.status) && has(oldSelf.status.conditions) && oldSelf.status.conditions"
-        ".exists(c, c.type == 'Accepted' && c.status == 'True')"
+        f".exists(c, c.type == '{kind.frozen_by}' && c.status == 'True')"
     )
     return [
         Rule(
             f".spec.{field}",
-            f"self.spec.{field} == oldSelf.spec.{field} || !({accepted})",
-            f"determines the outputs of an accepted {kind.name} and cannot change. Create another"
-            " beside it and move clients over.",
+            f"{_same(field)} || {_UNLESS.get(field, 'false')} || !({holds})",
+            f"determines the outputs of a {kind.name} that is {kind.frozen_by} and cannot change."
+            " Create another beside it and move over to that.",
         )
         for field in kind.frozen
     ]
+
+
+def _same(field: str) -> str:
+    """Say in CEL that a field has not changed, nor come or gone."""
+    new, old = f"self.spec.{field}", f"oldSelf.spec.{field}"
+    return f"(has({new}) ? has({old}) && {new} == {old} : !has({old}))"

@@ -140,6 +140,7 @@ _Path = tuple[str, ...]
 _ARGUMENTS: Final[Mapping[str, str]] = {
     "source": "spec.model.source",
     "revision": "spec.model.revision",
+    "folder": "spec.model.cache",
     "weights": "spec.quantization.weights",
     "backend": "spec.backend",
     "device": "spec.placement.pools",
@@ -253,6 +254,10 @@ def _field(resource: str, path: _Path) -> tuple[str, Impact]:
     if path == ("args", "max_tokens"):
         field = "spec.maxTokens" if resource.startswith("Embedder") else "spec.maxPairTokens"
         return field, Impact.RESTART_APP
+    if path[:2] == ("user_config", "golden"):
+        bound = "minCosine" if resource.startswith("Embedder") else "minRankAgreement"
+        part = f".{bound}" if path[-1] == "bound" else ""
+        return f"spec.verification{part}", Impact.RECONFIGURE
     if path[:2] == ("user_config", "batching"):
         return f"spec.batching.{to_camel(path[-1])}", Impact.RECONFIGURE
     for end in range(len(path), 0, -1):

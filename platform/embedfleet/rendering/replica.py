@@ -9,11 +9,13 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 from embedfleet.catalog import DEFAULT_INSTRUCTION
+from embedfleet.golden import Golden
 from embedfleet.messages import OutputType, Role
 from embedfleet.resources.shared import Batching
 
 __all__ = [
     "BatchingSettings",
+    "GoldenSettings",
     "ReplicaArguments",
     "ReplicaSettings",
     "RoutedModel",
@@ -32,6 +34,7 @@ class ReplicaArguments(_Frozen):
         name: The resource's name.
         source: Hub name, local folder, `file://` address, or `embedded/NAME`.
         revision: Commit of a hub source; empty otherwise.
+        folder: Where the files lie; empty lets the replica look for `source` itself.
         weights: `auto`, `float32`, `bfloat16` or `float16`.
         backend: `torch`, or `echo` for measuring what surrounds an engine.
         max_tokens: Longest sequence, prompt included; None means the model's own limit.
@@ -42,6 +45,7 @@ class ReplicaArguments(_Frozen):
     role: Role
     source: str
     revision: str = ""
+    folder: str = ""
     weights: str = "auto"
     backend: str = "torch"
     max_tokens: int | None = None
@@ -52,6 +56,17 @@ BatchingSettings = Batching
 """Limits of a replica's batcher, as the manifest states them; None is resolved from the device."""
 
 
+class GoldenSettings(_Frozen):
+    """What a replica must still give before it takes these settings over.
+
+    Attributes:
+        bound: Least cosine of any vector, or least rank agreement.
+    """
+
+    golden: Golden
+    bound: float
+
+
 class ReplicaSettings(_Frozen):
     """What can change without a restart.
 
@@ -59,6 +74,7 @@ class ReplicaSettings(_Frozen):
         default_dimension: Used when a request names none; None means native.
         allowed_dimensions: If not empty, the only ones a request may name.
         allow_instruction_override: Whether a request may bring its own instruction.
+        golden: None where nothing was recorded yet, or on a laptop.
     """
 
     aliases: tuple[str, ...] = ()
@@ -68,6 +84,7 @@ class ReplicaSettings(_Frozen):
     allowed_dimensions: tuple[int, ...] = ()
     default_output_type: OutputType = OutputType.FLOAT32
     batching: BatchingSettings = BatchingSettings()
+    golden: GoldenSettings | None = None
 
 
 class RoutedModel(_Frozen):

@@ -8,14 +8,16 @@ is always written out (ray 2.60, serve/_private/deploy_utils.py:get_app_code_ver
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import yaml
 
+from embedfleet.golden import Golden
 from embedfleet.rendering.names import ROUTER, Model, aliases, application, role
 from embedfleet.rendering.replica import (
+    GoldenSettings,
     ReplicaArguments,
     ReplicaSettings,
     RoutedModel,
@@ -56,6 +58,8 @@ GRPC_SERVICER_FUNCTIONS: Final = tuple(
 )
 """Every service there will ever be in this release: a running cluster cannot learn another."""
 
+_NO_GOLDENS: Final[Mapping[str, Golden]] = {}
+
 _BUILD_MODEL: Final = "embedfleet.serving.app:build_model"
 _BUILD_ROUTER: Final = "embedfleet.serving.app:build_router"
 _POLICY: Final = "ray.serve.autoscaling_policy:default_autoscaling_policy"
@@ -84,11 +88,18 @@ class ServePorts:
 
 
 def render_serve(
-    fleet: Fleet, models: Sequence[Model], ports: ServePorts | None = None
+    fleet: Fleet,
+    models: Sequence[Model],
+    ports: ServePorts | None = None,
+    goldens: Mapping[str, Golden] = _NO_GOLDENS,
 ) -> ServeConfig:
     """Render a fleet as the body of `PUT /api/serve/applications/`.
 
-    Without `ports`, Serve's proxies listen on Serve's own ports and every interface.
+    Args:
+        fleet: Pools and limits.
+        models: In any order.
+        ports: Where Serve's proxies listen; Serve's own ports and every interface if left out.
+        goldens: By application, what its replicas must still give; those left out give anything.
     """
     ports = ports or ServePorts()
     models = sorted(models, key=application)
@@ -102,7 +113,12 @@ def render_serve(
         },
         "logging_config": dict(_LOGGING),
         "applications": [
-            *(_model_application(fleet, model, names[application(model)]) for model in models),
+            *(
+                _model_application(
+                    fleet, model, _settings(model, names[application(model)], goldens)
+                )
+                for model in models
+            ),
             _router_application(fleet, models, names),
         ],
     }
@@ -113,7 +129,7 @@ def to_yaml(config: ServeConfig) -> str:
     return yaml.safe_dump(config, sort_keys=True, allow_unicode=True, width=100)
 
 
-def _model_application(fleet: Fleet, model: Model, names: tuple[str, ...]) -> dict[str, Any]:
+def _model_application(fleet: Fleet, model: Model, settings: ReplicaSettings) -> dict[str, Any]:
     rollout = model.spec.rollout
     scaling = model.spec.scaling
     resources = _resources(fleet, model)
@@ -125,7 +141,7 @@ def _model_application(fleet: Fleet, model: Model, names: tuple[str, ...]) -> di
         "deployments": [
             {
                 "name": str(role(model)),
-                "user_config": _settings(model, names).model_dump(mode="json"),
+                "user_config": settings.model_dump(mode="json"),
                 "autoscaling_config": {
                     "min_replicas": scaling.min_replicas,
                     "max_replicas": scaling.resolved_max_replicas,
@@ -155,6 +171,7 @@ def _arguments(model: Model, *, has_gpu: bool) -> ReplicaArguments:
         role=role(model),
         source=spec.source,
         revision=spec.revision,
+        folder=spec.folder,
         weights=str(spec.quantization.weights),
         backend=str(spec.backend),
         max_tokens=longest,
@@ -162,13 +179,17 @@ def _arguments(model: Model, *, has_gpu: bool) -> ReplicaArguments:
     )
 
 
-def _settings(model: Model, names: tuple[str, ...]) -> ReplicaSettings:
+def _settings(
+    model: Model, names: tuple[str, ...], goldens: Mapping[str, Golden]
+) -> ReplicaSettings:
     spec = model.spec
+    golden = goldens.get(application(model))
     settings = ReplicaSettings(
         aliases=names,
         default_instruction=spec.instruction.default,
         allow_instruction_override=spec.instruction.allow_override,
         batching=spec.batching,
+        golden=GoldenSettings(golden=golden, bound=spec.verification.bound) if golden else None,
     )
     if isinstance(model, Reranker):
         return settings

@@ -19,6 +19,7 @@ from embedfleet.resources.reranker import Reranker
 from embedfleet.resources.rules import (
     Model,
     Served,
+    cache_violations,
     fleet_violations,
     name_violations,
     pool_violations,
@@ -205,6 +206,7 @@ def _together(
         fleets = {each.name: each for _, each in here if isinstance(each, Fleet)}
         served = [(d, each) for d, each in here if isinstance(each, Served)]
         yield from _served(served, list(names), fleets)
+        yield from _cached(here, inside)
         yield from _routes(served, inside, list(names))
 
 
@@ -236,6 +238,19 @@ def _served(
         for violation in violations:
             yield problem(document, violation)
         before.append((served_by, model))
+
+
+def _cached(
+    here: Sequence[tuple[Document, Resource]], inside: Sequence[Document]
+) -> Iterator[Problem]:
+    parsed = {each.name: each for _, each in here if isinstance(each, ModelCache)}
+    names = dict.fromkeys(n for kind, n in map(_identity, inside) if kind == "ModelCache" and n)
+    caches = {name: parsed.get(name) for name in names}
+    for document, model in here:
+        # Where none is given, names are resolved on being applied.
+        if caches and isinstance(model, Model):
+            for violation in cache_violations(model, caches):
+                yield problem(document, violation)
 
 
 def _routes(

@@ -203,6 +203,17 @@ class ModelCacheSpec(Part):
     storage: Storage | None = None
     """The volume. Default: 50 GiB of the cluster's default class."""
 
+    @property
+    def commit(self) -> str:
+        """The commit of a hub source, pinned ones filled in; empty for other sources."""
+        known = published(self.source.hub.name) if self.source.hub else None
+        return self.revision or (known.revision if known else "")
+
+    @property
+    def in_place(self) -> bool:
+        """Whether files are read where they lie instead of being fetched."""
+        return self.source.path is not None or self.source.pvc is not None
+
     def violations(self) -> Iterator[Violation]:
         """A revision where there are some; a volume where files are fetched; a list for HTTP."""
         hub = self.source.hub
@@ -217,8 +228,7 @@ class ModelCacheSpec(Part):
                 "revision", "missing", f"no commit of {hub.name} is pinned, and its files can "
                 "change", "Set the 40-digit commit that you want cached.", ("source",),
             )  # fmt: skip
-        in_place = self.source.path or self.source.pvc
-        if in_place and self.storage is not None:
+        if self.in_place and self.storage is not None:
             yield Violation(
                 "storage", "set", "files of path and pvc are read where they lie", "Leave it out.",
                 ("source",),

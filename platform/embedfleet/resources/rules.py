@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from embedfleet.catalog import published
 from embedfleet.resources.base import RESERVED_NAMES, Violation
 from embedfleet.resources.embedder import Embedder
 from embedfleet.resources.fleet import Fleet
+from embedfleet.resources.model_cache import ModelCache
 from embedfleet.resources.model_route import ModelRoute
 from embedfleet.resources.model_source import is_local
 from embedfleet.resources.reranker import Reranker
@@ -18,6 +20,7 @@ from embedfleet.resources.reranker import Reranker
 __all__ = [
     "Model",
     "Served",
+    "cache_violations",
     "fleet_violations",
     "name_violations",
     "pool_violations",
@@ -74,6 +77,43 @@ def pool_violations(model: Model, fleet: Fleet) -> Iterator[Violation]:
         yield Violation(
             "spec.placement.gpuFraction", placement.gpu_fraction,
             f"pool {pools[0].name} has no GPUs", "Leave it out, or name a GPU pool.",
+        )  # fmt: skip
+
+
+def cache_violations(model: Model, caches: Mapping[str, ModelCache | None]) -> Iterator[Violation]:
+    """Judge a reference to a cache, and whether it holds the model that is named.
+
+    `caches` are all there are by name; None for one that says nothing of its files.
+    """
+    name, path = model.spec.model.cache, "spec.model.cache"
+    if name is None:
+        return
+    if name not in caches:
+        yield Violation(
+            path, name, f"is no ModelCache that is given; known: {', '.join(caches) or 'none'}",
+            "Correct the name, or add the ModelCache.",
+        )  # fmt: skip
+        return
+    cache = caches[name]
+    if cache is None or cache.spec.source.hub is None:
+        return
+    known = published(cache.spec.source.hub.name)
+    held = known.source if known else cache.spec.source.hub.name
+    if is_local(model.spec.source):
+        if known is not None and known.role is not model.spec.role:
+            yield Violation(
+                path, name, f"holds {held}, a published {known.role}",
+                f"Declare the model as kind {known.role.capitalize()}, or name another cache.",
+            )  # fmt: skip
+    elif held.lower() != model.spec.source.lower():
+        yield Violation(
+            path, name, f"holds {held}, but the model is {model.spec.source}",
+            "Name the cache of that source, or leave the source out to serve what is cached.",
+        )  # fmt: skip
+    elif cache.spec.commit != model.spec.revision:
+        yield Violation(
+            path, name, f"holds commit {cache.spec.commit}, but the model is {model.spec.revision}",
+            "Name a cache of that commit, or correct one of the two revisions.",
         )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from embedfleet.resources.base import RESERVED_NAMES, Alias, Name, Part, Violati
 from embedfleet.resources.model_source import (
     MODEL_CHOICE,
     ModelSource,
+    cached_folder,
     source_violations,
     unpinned,
 )
@@ -180,15 +181,20 @@ class ModelSpec(Part):
 
     @property
     def source(self) -> str:
-        """What to load; published names are spelled as published."""
+        """What to load; published names are spelled as published, a cache alone is its folder."""
         known = self.published
-        return known.source if known else self.model.source or ""
+        return known.source if known else self.model.source or self.folder
 
     @property
     def revision(self) -> str:
         """The commit to load; empty for a local source."""
         known = self.published
         return self.model.revision or (known.revision if known else "")
+
+    @property
+    def folder(self) -> str:
+        """Where the files lie; empty unless a ModelCache holds them."""
+        return cached_folder(self.model.cache) if self.model.cache else ""
 
 
 TokenLimit = Annotated[int, Field(ge=16, le=MAX_TOKENS)]

@@ -7,6 +7,7 @@ too, in a process of its own, and must not wait for a tensor library that it nev
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from embedfleet.batching.packing import pack
 from embedfleet.engine.base import Engine
 from embedfleet.engine.echo import EchoEngine
+from embedfleet.fetching.marker import cached
 from embedfleet.messages import Role
 from embedfleet.rendering.replica import ReplicaArguments
 from embedfleet.resources.contract import Contract, contract_hash, contract_of
@@ -58,10 +60,9 @@ def load_model(arguments: ReplicaArguments, num_threads: int) -> LoadedModel:
         CheckpointError: Its files are not what they should be.
         InvalidRequest: The arguments ask for what the device or the model cannot do.
     """
-    from embedfleet.checkpoint import open_checkpoint, resolve
+    from embedfleet.checkpoint import open_checkpoint
 
-    folder = resolve(arguments.source, arguments.revision)
-    checkpoint = open_checkpoint(folder, arguments.role)
+    checkpoint = open_checkpoint(_folder(arguments), arguments.role)
     tokenizer = checkpoint.load_tokenizer()
     engine = _load_engine(arguments, checkpoint, tokenizer, num_threads)
     contract = contract_of(
@@ -80,6 +81,16 @@ def load_model(arguments: ReplicaArguments, num_threads: int) -> LoadedModel:
         contract_hash=contract_hash(contract),
         max_tokens=engine.info.max_tokens,
     )
+
+
+def _folder(arguments: ReplicaArguments) -> Path:
+    """Find the files; those of a cache are never asked for elsewhere."""
+    if arguments.folder:
+        return cached(Path(arguments.folder))
+
+    from embedfleet.checkpoint import resolve
+
+    return resolve(arguments.source, arguments.revision)
 
 
 def _load_engine(
