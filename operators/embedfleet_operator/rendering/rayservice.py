@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from embedfleet.golden import Golden
 from embedfleet.rendering.names import Model
 from embedfleet.rendering.serve import POOL_LABEL, ServeConfig, render_serve, to_yaml
 from embedfleet.resources.fleet import Fleet, FleetSpec
@@ -40,9 +41,11 @@ _IDLE_SECONDS: Final = 60
 _HIGHEST_PRIORITY: Final = 100
 
 
-def rayservice(fleet: Fleet, models: Sequence[Model], target: Target) -> Manifest:
-    """Build the RayService of a fleet."""
-    config = render_serve(fleet, models, SERVE_PORTS)
+def rayservice(
+    fleet: Fleet, models: Sequence[Model], target: Target, goldens: Mapping[str, Golden]
+) -> Manifest:
+    """Build the RayService of a fleet; `goldens` by application."""
+    config = render_serve(fleet, models, SERVE_PORTS, goldens)
     spec = {
         "serveConfigV2": to_yaml(config),
         "upgradeStrategy": {"type": "NewCluster"},

@@ -6,9 +6,11 @@ given; what keeps a model out is decided elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 from embedfleet.errors import InvalidManifest
+from embedfleet.golden import Golden
 from embedfleet.rendering.names import Model, application
 from embedfleet.resources.base import Violation
 from embedfleet.resources.fleet import Fleet
@@ -22,9 +24,22 @@ from embedfleet_operator.rendering.target import Target
 
 __all__ = ["cluster_violations", "render"]
 
+_NO_GOLDENS: Final[Mapping[str, Golden]] = {}
 
-def render(fleet: Fleet, models: Sequence[Model], target: Target) -> tuple[Manifest, ...]:
+
+def render(
+    fleet: Fleet,
+    models: Sequence[Model],
+    target: Target,
+    goldens: Mapping[str, Golden] = _NO_GOLDENS,
+) -> tuple[Manifest, ...]:
     """Render a fleet and its models.
+
+    Args:
+        fleet: Pools, port and limits.
+        models: Those that may serve.
+        target: The cluster.
+        goldens: By application, what its replicas must still give.
 
     Raises:
         InvalidManifest: The fleet can run on a laptop only; see `cluster_violations`.
@@ -38,7 +53,7 @@ def render(fleet: Fleet, models: Sequence[Model], target: Target) -> tuple[Manif
     ordered = sorted(models, key=application)
     found = (
         *network_policies(fleet, target),
-        rayservice(fleet, ordered, target),
+        rayservice(fleet, ordered, target, goldens),
         *edge(fleet, ordered, target),
         *(grpc_route(fleet, target.gateway) if target.gateway else ()),
         *(pod_monitors(fleet) if target.monitoring else ()),

@@ -11,9 +11,10 @@ from embedfleet.resources.base import ROUTER
 from embedfleet.resources.model_source import is_local
 from embedfleet.resources.rules import Model
 
-__all__ = ["ROUTER", "Model", "aliases", "application", "role"]
+__all__ = ["PREFIXES", "ROUTER", "Model", "aliases", "application", "role"]
 
-_PREFIXES: Final = {Role.EMBEDDER: "emb", Role.RERANKER: "rrk"}
+PREFIXES: Final = {Role.EMBEDDER: "emb", Role.RERANKER: "rrk"}
+"""What the name of a model's application starts with."""
 
 
 def role(model: Model) -> Role:
@@ -23,7 +24,7 @@ def role(model: Model) -> Role:
 
 def application(model: Model) -> str:
     """Give the name of a model's Serve application, such as `emb-docs`."""
-    return f"{_PREFIXES[role(model)]}-{model.name}"
+    return f"{PREFIXES[role(model)]}-{model.name}"
 
 
 def aliases(models: Sequence[Model]) -> dict[str, tuple[str, ...]]:
