@@ -6,7 +6,7 @@ UV := $(shell command -v uv || echo .cache/uv/bin/uv)
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
-.PHONY: help setup demo up down check test lint types layers unit integration bench protos crds tools lock clean
+.PHONY: help setup demo up down check test lint types layers unit integration bench protos crds docs tools lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -53,7 +53,7 @@ unit: setup ## Fast tests of pure code
 test: check tools ## Everything
 	$(PYTEST) tests/parity tests/integration
 
-tools: setup ## Build the programs that tests call, where there is Go: once, about ten minutes
+tools: setup ## Build the programs that tests call, where there is Go: once, about 20 minutes
 	@$(BIN)/python tests/go_tools.py
 
 BENCHMARKS := roof throughput rerank tax front latency interference memory
@@ -68,6 +68,9 @@ protos: setup ## Regenerate the gRPC stubs
 
 crds: setup ## Rewrite the chart of custom resource definitions
 	$(BIN)/python -m embedfleet_operator.crds charts/embedfleet-crds/templates
+
+docs: setup ## Rewrite the tables and the schema that documents and charts repeat of the code
+	$(BIN)/python -m embedfleet_operator.docs .
 
 lock: setup ## Update requirements.lock
 	$(UV) pip compile --universal --python-version 3.11 --extra dev --upgrade --no-header --no-annotate --output-file requirements.lock pyproject.toml

@@ -1,33 +1,39 @@
 """A real control plane for tests: etcd and kube-apiserver on free ports, stopped by their handles.
 
-Nothing runs pods, and no controller runs: what is judged here is what the API server itself says.
+Nothing runs pods. Kubernetes' own controllers run where a test asks for them: garbage collection,
+Deployments' status and Services' endpoints are theirs.
 """
 
 from __future__ import annotations
 
+import hashlib
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import go_tools
 import httpx
 import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from go_tools import missing_go, tool
+from go_tools import tool
 
 from embedfleet.local.ports import free_ports
 
-__all__ = ["ControlPlane", "control_plane", "missing"]
+__all__ = ["APPLY", "ControlPlane", "control_plane", "controllers", "missing", "process", "wait"]
 
 READY_SECONDS: Final = 120
 """A machine that builds something else meanwhile needs most of it; an idle one needs 5."""
 
 ADMIN: Final = "admin-token"
+PROGRAMS: Final = ("etcd", "kube-apiserver")
+APPLY: Final = {"Content-Type": "application/apply-patch+yaml"}
+"""Server-side apply; JSON is YAML."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,8 @@ class ControlPlane:
 
     def kubeconfig(self, token: str = ADMIN) -> Path:
         """Write what kubectl, helm and operators read."""
-        path = self.folder / f"kubeconfig-{token}"
+        # Tokens of ServiceAccounts are longer than a file's name may be.
+        path = self.folder / f"kubeconfig-{hashlib.sha256(token.encode()).hexdigest()[:16]}"
         cluster = {
             "server": self.url,
             "certificate-authority": str(self.folder / "certs" / "apiserver.crt"),
@@ -74,23 +81,38 @@ class ControlPlane:
         return path
 
     def install(self, definitions: Sequence[Mapping[str, Any]]) -> None:
-        """Create definitions and wait until the API server serves them all."""
+        """Apply definitions and wait until the API server serves them all."""
         path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
         with self.client() as client:
             for each in definitions:
-                response = client.post(path, json=each)
-                assert response.is_success, response.text
+                self.apply(f"{path}/{each['metadata']['name']}", each)
             for each in definitions:
                 name = each["metadata"]["name"]
-                _wait(lambda name=name: _established(client, f"{path}/{name}"), f"{name} to serve")
+                wait(lambda name=name: _established(client, f"{path}/{name}"), f"{name} to serve")
+
+    def apply(self, address: str, manifest: Mapping[str, Any], **query: str) -> dict[str, Any]:
+        """Apply a manifest server-side, unknown fields refused, and give what is stored."""
+        query = {"fieldManager": "tests", "force": "true", "fieldValidation": "Strict", **query}
+        with self.client() as client:
+            response = client.patch(address, json=manifest, headers=APPLY, params=query)
+        assert response.is_success, response.text
+        found: dict[str, Any] = response.json()
+        return found
+
+    def token(self, namespace: str, account: str) -> str:
+        """Issue a token of a ServiceAccount, with exactly the rights that were bound to it."""
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+        with self.client() as client:
+            response = client.post(path, json=request)
+        assert response.is_success, response.text
+        found: str = response.json()["status"]["token"]
+        return found
 
 
 def missing() -> str:
     """Say why no control plane can be started here; empty where one can."""
-    wanted = [name for name in ("etcd", "kube-apiserver") if not tool(name).exists()]
-    if not wanted:
-        return ""
-    return f"{', '.join(wanted)}: {missing_go() or 'not built; `make tools` builds it'}"
+    return go_tools.missing(*PROGRAMS)
 
 
 @contextmanager
@@ -106,13 +128,13 @@ def control_plane(folder: Path, users: Sequence[str] = ()) -> Iterator[ControlPl
     stores, peers = f"http://127.0.0.1:{etcd}", f"http://127.0.0.1:{peer}"
     with ExitStack() as started:
         started.enter_context(
-            _process(folder, "etcd", f"--data-dir={folder / 'etcd'}", "--unsafe-no-fsync",
+            process(folder, "etcd", f"--data-dir={folder / 'etcd'}", "--unsafe-no-fsync",
                      f"--listen-client-urls={stores}", f"--advertise-client-urls={stores}",
                      f"--listen-peer-urls={peers}", f"--initial-advertise-peer-urls={peers}",
                      f"--initial-cluster=default={peers}")
         )  # fmt: skip
         server = started.enter_context(
-            _process(folder, "kube-apiserver", f"--etcd-servers={stores}",
+            process(folder, "kube-apiserver", f"--etcd-servers={stores}",
                      f"--secure-port={port}", "--bind-address=127.0.0.1",
                      f"--cert-dir={folder / 'certs'}", "--authorization-mode=RBAC",
                      f"--token-auth-file={folder / 'tokens.csv'}",
@@ -131,12 +153,27 @@ def control_plane(folder: Path, users: Sequence[str] = ()) -> Iterator[ControlPl
             with plane.client() as client:
                 return client.get("/readyz").is_success
 
-        _wait(ready, "the API server")
+        wait(ready, "the API server")
         yield plane
 
 
 @contextmanager
-def _process(folder: Path, program: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+def controllers(plane: ControlPlane) -> Iterator[None]:
+    """Run Kubernetes' own controllers, but those that judge nodes by their heartbeats."""
+    (port,) = free_ports(1)
+    with process(
+        plane.folder, "kube-controller-manager", f"--kubeconfig={plane.kubeconfig()}",
+        f"--service-account-private-key-file={plane.folder / 'sa.key'}", "--leader-elect=false",
+        "--controllers=*,-node-lifecycle-controller,-node-ipam-controller",
+        f"--secure-port={port}", "--bind-address=127.0.0.1",
+        f"--cert-dir={plane.folder / 'certs'}",
+    ):  # fmt: skip
+        yield
+
+
+@contextmanager
+def process(folder: Path, program: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run one of the programs that Go built; it logs to `PROGRAM.log` in the folder."""
     with (folder / f"{program}.log").open("wb") as log:
         process = subprocess.Popen([tool(program), *arguments], stdout=log, stderr=log)
     try:
@@ -170,7 +207,8 @@ def _established(client: httpx.Client, path: str) -> bool:
     return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
 
 
-def _wait(holds: Any, what: str) -> None:
+def wait(holds: Callable[[], bool], what: str) -> None:
+    """Wait until something holds; a server that does not answer yet is not a failure."""
     deadline = time.monotonic() + READY_SECONDS
     while True:
         try:

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,16 +21,25 @@ MODULES: Final = Path(__file__).parent / "tools"
 CACHE: Final = Path.home() / ".cache" / "embedfleet-test-tools"
 
 KUBERNETES: Final = "1.35.4"
+KUBERAY: Final = "github.com/ray-project/kuberay/ray-operator"
 _VERSION: Final = "k8s.io/component-base/version"
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What is built: the folder of the module that pins it, its package, and what to link in."""
+    """What is built.
+
+    Attributes:
+        module: Folder of the module that pins it.
+        package: What is compiled.
+        variables: Texts that are linked in.
+        keeps: Folder of the package's sources that is kept beside the program.
+    """
 
     module: str
     package: str
     variables: Mapping[str, str] = field(default_factory=dict)
+    keeps: str = ""
 
     @property
     def ldflags(self) -> str:
@@ -39,21 +49,24 @@ class Program:
         )
 
 
+def _kubernetes(name: str) -> Program:
+    # Without the variables, clients take it for version 0.0.0.
+    major, minor, _ = KUBERNETES.split(".")
+    said = {"Version": f"v{KUBERNETES}", "Major": major, "Minor": minor, "TreeState": "clean"}
+    variables = {f"{_VERSION}.git{what}": value for what, value in said.items()}
+    return Program("kubernetes", f"k8s.io/kubernetes/cmd/{name}", variables)
+
+
 PROGRAMS: Final[Mapping[str, Program]] = {
     "grpcurl": Program("grpcurl", "github.com/fullstorydev/grpcurl/cmd/grpcurl"),
     "etcd": Program("etcd", "go.etcd.io/etcd/server/v3"),
-    "kube-apiserver": Program(
-        "kubernetes",
-        "k8s.io/kubernetes/cmd/kube-apiserver",
-        # Without these, clients take it for version 0.0.0.
-        {
-            f"{_VERSION}.gitVersion": f"v{KUBERNETES}",
-            f"{_VERSION}.gitMajor": "1",
-            f"{_VERSION}.gitMinor": "35",
-            f"{_VERSION}.gitTreeState": "clean",
-        },
-    ),
+    "kube-apiserver": _kubernetes("kube-apiserver"),
+    "kubectl": _kubernetes("kubectl"),
+    "kube-controller-manager": _kubernetes("kube-controller-manager"),
+    "kuberay-operator": Program("kuberay", KUBERAY, keeps="config/crd/bases"),
+    "helm": Program("helm", "helm.sh/helm/v4/cmd/helm"),
 }
+"""Those that share packages stand together: the second of them takes a fraction of the first."""
 
 
 def tool(name: str) -> Path:
@@ -63,18 +76,45 @@ def tool(name: str) -> Path:
     return CACHE / pinned.hexdigest()[:16] / name
 
 
+def kept(name: str) -> Path:
+    """Say where the folder lies that is kept beside a program, such as KubeRay's definitions."""
+    return tool(name).with_suffix(".files")
+
+
 def build(name: str) -> None:
     """Build one program; a build that is cut short leaves nothing under its name."""
     path, program = tool(name), PROGRAMS[name]
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{name}.{os.getpid()}")
-    subprocess.run(
-        ["go", "build", "-trimpath", f"-ldflags={program.ldflags}", "-o", fresh, program.package],
+    _go(program, "build", "-trimpath", f"-ldflags={program.ldflags}", "-o", str(fresh),
+        program.package)  # fmt: skip
+    if program.keeps:
+        sources = _go(program, "list", "-m", "-f", "{{.Dir}}", program.package).strip()
+        kept(name).mkdir(exist_ok=True)
+        for file in (Path(sources) / program.keeps).iterdir():
+            # Without its mode: Go's cache is read-only.
+            shutil.copyfile(file, kept(name) / file.name)
+    fresh.replace(path)
+
+
+def _go(program: Program, *arguments: str) -> str:
+    done = subprocess.run(
+        ["go", *arguments],
         cwd=MODULES / program.module,
         env={**os.environ, "CGO_ENABLED": "0"},  # noqa: TID251
+        stdout=subprocess.PIPE,
+        text=True,
         check=True,
     )
-    fresh.replace(path)
+    return done.stdout
+
+
+def missing(*names: str) -> str:
+    """Say which of these programs are not there, and why; empty where all are."""
+    absent = [name for name in names if not tool(name).exists()]
+    if not absent:
+        return ""
+    return f"{', '.join(absent)}: {missing_go() or 'not built; `make tools` builds it'}"
 
 
 def missing_go() -> str:
@@ -93,10 +133,14 @@ def main() -> None:
     if wanted and (reason := missing_go()):
         sys.stdout.write(f"Tests that call {', '.join(wanted)} will be skipped: {reason}.\n")
         return
+    if wanted:
+        sys.stdout.write(f"To build, once for each version: {', '.join(wanted)}.\n")
     for name in wanted:
-        sys.stdout.write(f"Building {name}, once: some minutes ...\n")
+        sys.stdout.write(f"{name} ... ")
         sys.stdout.flush()
+        began = time.monotonic()
         build(name)
+        sys.stdout.write(f"{time.monotonic() - began:.0f} s\n")
 
 
 if __name__ == "__main__":
