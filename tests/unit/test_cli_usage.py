@@ -82,7 +82,7 @@ def test_the_list_points_at_commands_of_that_name(name):
 @pytest.mark.parametrize(
     ("option", "meant_for"),
     [
-        ("fleet", ["embed", "rerank", "tokenize", "models", "status", "down"]),
+        ("fleet", ["embed", "rerank", "tokenize", "models", "golden", "status", "down"]),
         ("files", ["up", "plan", "apply", "validate"]),
     ],
 )

@@ -14,6 +14,7 @@ METHODS = [
     "embed_documents",
     "embed_queries",
     "embed_stream",
+    "golden",
     "model",
     "models",
     "rerank",

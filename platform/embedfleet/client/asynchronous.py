@@ -13,6 +13,7 @@ import numpy.typing as npt
 from embedfleet.client.async_calls import AsyncCalls
 from embedfleet.client.batches import Item, batches_of, split
 from embedfleet.client.embedding import EmbedWork, refuse_other_space, vectors_of
+from embedfleet.client.golden import golden_of, golden_works
 from embedfleet.client.models import TokenizeWork, to_model_info, waiting_for
 from embedfleet.client.options import (
     ClientConfig,
@@ -30,6 +31,7 @@ from embedfleet.client.results import Embeddings, ModelInfo, Ranking, Tokenizati
 from embedfleet.client.retrying import READY_POLL_SECONDS, Deadline
 from embedfleet.client.transport import METHODS, Target
 from embedfleet.errors import Unavailable
+from embedfleet.golden import Golden
 from embedfleet.messages import InputType
 from embedfleet.wire import model_pb2
 
@@ -177,6 +179,23 @@ class AsyncClient:
         deadline = Deadline.after(seconds(timeout, self._config.timeout_seconds))
         response = await self._calls.one(METHODS["GetModel"], request, deadline)
         return to_model_info(response.model)
+
+    async def golden(self, model: str, *, timeout: float | None = None) -> Golden:
+        """Record what a model gives for the golden set, so that later versions can be held to it.
+
+        Args:
+            model: Name or alias.
+            timeout: Seconds for each of nine short requests.
+        """
+        limit = seconds(timeout, self._config.timeout_seconds)
+        info = await self.model(model, timeout=limit)
+        return golden_of(
+            info,
+            [
+                (await self._calls.all(work, [batch], limit))[0]
+                for work, batch in golden_works(info)
+            ],
+        )
 
     async def wait_ready(self, *models: str, timeout: float = 60.0) -> tuple[ModelInfo, ...]:
         """Wait until the named models are ready, or all of them; gives them all.

@@ -4,11 +4,12 @@ from embedfleet.golden.comparison import (
     Comparison,
     Measured,
     compare,
+    drift,
     measured,
     refusal,
 )
 from embedfleet.golden.outputs import GOLDEN_KEY, MAX_DIMENSION, NUM_OUTPUTS, Golden, Outputs
-from embedfleet.golden.texts import GOLDEN_DOCUMENTS, GOLDEN_QUERY, GOLDEN_TEXTS
+from embedfleet.golden.texts import GOLDEN_DOCUMENTS, GOLDEN_QUERY, GOLDEN_TEXTS, GoldenText
 
 __all__ = [
     "GOLDEN_DOCUMENTS",
@@ -19,9 +20,11 @@ __all__ = [
     "NUM_OUTPUTS",
     "Comparison",
     "Golden",
+    "GoldenText",
     "Measured",
     "Outputs",
     "compare",
+    "drift",
     "measured",
     "refusal",
 ]

@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from embedfleet.golden.outputs import Golden, Outputs
 from embedfleet.golden.texts import GOLDEN_TEXTS
-from embedfleet.messages import Float32Array, Role
+from embedfleet.messages import Float32Array, InputType, Role
 
-__all__ = ["Comparison", "Measured", "compare", "measured", "refusal", "tau_b"]
+__all__ = ["Comparison", "Measured", "compare", "drift", "measured", "refusal", "tau_b"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def compare(golden: Golden, outputs: Outputs) -> Comparison:
 
     Args:
         golden: What the contract gave.
-        outputs: What is given now: vectors of the golden dimension, or raw scores.
+        outputs: What is given now; of two vectors the components that both have are compared.
     """
     before = golden.decoded()
     common = sorted(before.keys() & outputs.keys())
@@ -85,7 +85,7 @@ def refusal(golden: Golden, contract_hash: str, found: Comparison, bound: float)
         )
     if found.measure is None:
         limit = "spec.maxTokens" if embeds else "spec.maxPairTokens"
-        return f"Nothing can be verified: {said}. Raise {limit}."
+        return f"Golden outputs cannot be compared: too few of the texts fit. Raise {limit}."
     if found.measure >= bound:
         return ""
     field = "minCosine" if embeds else "minRankAgreement"
@@ -94,6 +94,27 @@ def refusal(golden: Golden, contract_hash: str, found: Comparison, bound: float)
         f" spec.verification.{field} is {bound:g}. Undo the change of backend, image, device or"
         " quantization, or give the new version another name."
     )
+
+
+def drift(golden: Golden, served: Golden, bound: float) -> str:
+    """Say in one line how what is served now misses golden outputs; empty if it does not.
+
+    Foresees what replicas would say, as far as both were recorded alike: after another instruction
+    only documents compare, and of a reranker nothing does. Golden outputs that running replicas
+    refuse would stop them.
+    """
+    now = served.decoded()
+    if golden.instruction != served.instruction:
+        alike = [
+            place
+            for place, text in enumerate(GOLDEN_TEXTS)
+            if text.input_type is InputType.DOCUMENT
+        ]
+        now = {p: now[p] for p in now if golden.role is Role.EMBEDDER and p in alike}
+        if not now:
+            return ""
+    found = compare(golden, now)
+    return refusal(golden, served.contract_hash, found, bound)
 
 
 def measured(message: str) -> Measured:
@@ -124,7 +145,7 @@ _AGREEMENT: Final = re.compile(r"rank agreement (-?\d\.\d{4})")
 
 def _said(found: Comparison) -> str:
     if found.measure is None:
-        return "too few golden texts have room in this model to be compared"
+        return "no golden texts in common to compare"
     shown = f"{math.floor(found.measure * 10_000) / 10_000:.4f}"  # never rounded up to the bound
     if found.place is not None:
         return f'worst cosine {shown} of golden text {found.place}, "{_excerpt(found.place)}"'
@@ -137,5 +158,6 @@ def _excerpt(place: int) -> str:
 
 
 def _cosine(one: Float32Array, other: Float32Array) -> float:
-    a, b = one.astype(np.float64), other.astype(np.float64)
+    width = min(len(one), len(other))
+    a, b = (each[:width].astype(np.float64) for each in (one, other))
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))

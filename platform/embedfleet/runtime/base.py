@@ -13,10 +13,12 @@ from embedfleet.batching.batcher import Batcher
 from embedfleet.batching.planner import Limits
 from embedfleet.batching.stats import Stats
 from embedfleet.errors import ContractMismatch, EmbedfleetError, InvalidRequest, Overloaded
+from embedfleet.golden import Golden, Outputs
 from embedfleet.messages import InputType, Provenance, Role, Truncation
 from embedfleet.rendering.replica import ReplicaArguments, ReplicaSettings
 from embedfleet.runtime.description import ModelDescription
 from embedfleet.runtime.loading import LoadedModel
+from embedfleet.runtime.verification import Verifier
 from embedfleet.tokenization import Tokenized
 
 __all__ = ["ModelRuntime", "TokenizeRequest"]
@@ -76,6 +78,7 @@ class ModelRuntime(ABC):
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
         self._started = False
         self._tokenizing = 0
+        self._verify = Verifier(model, self.golden_outputs)
 
     @property
     def arguments(self) -> ReplicaArguments:
@@ -100,8 +103,13 @@ class ModelRuntime(ABC):
         self._threads.shutdown()
         self._model.engine.close()
 
-    def reconfigure(self, settings: ReplicaSettings) -> None:
-        """Use other settings from the next request on."""
+    async def reconfigure(self, settings: ReplicaSettings) -> None:
+        """Use other settings from the next request on; if they are refused, stay as it is.
+
+        Raises:
+            GoldenMismatch: The model does not give their golden outputs.
+        """
+        await self._verify(settings.golden)
         self.settings = settings
         self._batcher.reconfigure(self._limits(settings))
 
@@ -128,6 +136,10 @@ class ModelRuntime(ABC):
     @abstractmethod
     async def tokenize(self, request: TokenizeRequest) -> list[Tokenized | EmbedfleetError]:
         """Show the exact ids that each text would be computed as."""
+
+    @abstractmethod
+    async def golden_outputs(self, golden: Golden) -> Outputs:
+        """Compute the golden set in the form of `golden`: its instruction and dimension."""
 
     def _limits(self, settings: ReplicaSettings) -> Limits:
         steps = CPU_STEPS if self._model.engine.info.device == "cpu" else GPU_STEPS

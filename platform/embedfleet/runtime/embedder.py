@@ -5,17 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from embedfleet.errors import EmbedfleetError, InvalidRequest
+import numpy as np
+
+from embedfleet.errors import EmbedfleetError, InvalidRequest, TooLarge
+from embedfleet.golden import GOLDEN_TEXTS, Golden, GoldenText, Outputs
 from embedfleet.messages import (
     EmbedItem,
     EmbedOptions,
     EmbedOutcome,
     EmbedResult,
+    Float32Array,
+    InputType,
     Timings,
+    TokenIds,
 )
 from embedfleet.rendering.replica import ReplicaSettings
 from embedfleet.runtime.base import ModelRuntime, TokenizeRequest
 from embedfleet.runtime.loading import LoadedModel
+from embedfleet.runtime.verification import row_of
 from embedfleet.tokenization import EmbeddingTokenizer, Tokenized
 from embedfleet.vectors import Finish, check_dimension, finish
 
@@ -105,6 +112,29 @@ class EmbedderRuntime(ModelRuntime):
             sum(len(text) for text in request.texts),
             lambda: self._tokenize(items, options, self.settings.default_instruction),
         )
+
+    async def golden_outputs(self, golden: Golden) -> Outputs:
+        """Embed the golden texts one by one; those that are too long are left out."""
+        dimension = min(golden.dimension, self._model.engine.info.native_dimension)
+        found: dict[int, Float32Array] = {}
+        for place, text in enumerate(GOLDEN_TEXTS):
+            try:
+                row = await row_of(self._batcher, self._golden_ids(text, golden.instruction))
+            except (InvalidRequest, TooLarge):
+                continue
+            finished = finish(row[None], Finish(dimension))
+            if 0 in finished.errors:
+                raise finished.errors[0]
+            found[place] = np.frombuffer(finished.data[0], "<f4")
+        return found
+
+    def _golden_ids(self, text: GoldenText, instruction: str) -> TokenIds:
+        own = instruction if text.input_type is InputType.QUERY else None
+        options = EmbedOptions(text.input_type, instruction=own)
+        (tokenized,) = self._tokenize([EmbedItem(text=text.text)], options, instruction)
+        if isinstance(tokenized, EmbedfleetError):
+            raise tokenized
+        return tokenized.token_ids
 
     def _check(self, items: Sequence[EmbedItem | EmbedfleetError], options: EmbedOptions) -> Finish:
         self._check_contract(options.expected_contract_hash)

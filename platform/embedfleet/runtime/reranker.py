@@ -8,11 +8,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from embedfleet.batching.schedule import Submitted
-from embedfleet.errors import EmbedfleetError, InvalidRequest
-from embedfleet.messages import RerankOptions, RerankOutcome, RerankResult, Timings
+from embedfleet.errors import EmbedfleetError, InvalidRequest, TooLarge
+from embedfleet.golden import GOLDEN_DOCUMENTS, GOLDEN_QUERY, Golden, Outputs
+from embedfleet.messages import (
+    Float32Array,
+    RerankOptions,
+    RerankOutcome,
+    RerankResult,
+    Timings,
+)
 from embedfleet.rendering.replica import ReplicaSettings
 from embedfleet.runtime.base import ModelRuntime, TokenizeRequest
 from embedfleet.runtime.loading import LoadedModel
+from embedfleet.runtime.verification import row_of
 from embedfleet.scores import probabilities
 from embedfleet.tokenization import RerankingTokenizer, RerankTokens, Tokenized
 
@@ -97,6 +105,24 @@ class RerankerRuntime(ModelRuntime):
             else document
             for document in tokens.documents
         ]
+
+    async def golden_outputs(self, golden: Golden) -> Outputs:
+        """Score the golden documents one by one; those that are too long are left out."""
+        options = RerankOptions(instruction=golden.instruction)
+        found: dict[int, Float32Array] = {}
+        try:
+            tokens = self._tokenize(GOLDEN_QUERY, GOLDEN_DOCUMENTS, options, golden.instruction)
+        except InvalidRequest:
+            return found
+        for place, document in enumerate(tokens.documents):
+            if isinstance(document, EmbedfleetError):
+                continue
+            try:
+                row = await row_of(self._batcher, document.token_ids, tokens.prefix)
+            except TooLarge:
+                continue
+            found[place] = row.reshape(1)
+        return found
 
     def _check(self, documents: Sequence[str | None], options: RerankOptions) -> None:
         self._check_contract(options.expected_contract_hash)

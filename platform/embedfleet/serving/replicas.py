@@ -72,7 +72,7 @@ class _ModelReplica(Ingress):
         """Take new settings from Serve, under traffic."""
         self._runtime.start()
         settings = ReplicaSettings.model_validate(user_config)
-        self._runtime.reconfigure(settings)
+        await self._runtime.reconfigure(settings)
         names = (self._runtime.arguments.name, *settings.aliases)
         self._names = frozenset(name.encode() for name in names)
 
