@@ -9,6 +9,7 @@ import pytest
 import embedfleet
 from embedfleet.cli.main import COMMANDS
 from embedfleet.resources import parse_manifests
+from embedfleet.resources.manifest import KINDS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -53,7 +54,8 @@ def test_command_exists(command):
 
 def folders():
     """Every path in the table of folders, braces expanded."""
-    for cell in re.findall(r"^\| `([\w/{},]+)` \|", README, re.M):
+    (table,) = re.findall(r"^\| folder \|.*?\n\n", README, re.M | re.S)
+    for cell in re.findall(r"^\| `([\w/{},]+)` \|", table, re.M):
         head, _, names = cell.rstrip("/").partition("{")
         for name in names.rstrip("}").split(","):
             yield f"{head}{name}"
@@ -70,3 +72,13 @@ def test_every_module_has_its_line():
     modules = {info.name for info in pkgutil.iter_modules([str(package)])}
     shown = {Path(folder).name for folder in folders() if folder.startswith("platform/embedfleet/")}
     assert shown == (modules - {"__main__"}) | {"embedded"}
+
+
+def test_links_lead_to_files():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).is_file(), target
+
+
+def test_every_kind_has_an_example():
+    kinds = re.findall(r"^\| `(\w+)` \| \[[\w.]+\]\(charts/embedfleet/examples/", README, re.M)
+    assert kinds == list(KINDS)
