@@ -49,9 +49,11 @@ class FleetObservation:
         generation: Of the resource that was read.
         previous: The status as it was last written.
         refusal: Why it is not accepted; None if it is.
+        failure: Why the last change could not be made; empty if it could.
         cluster: Conditions of the RayService by type, as KubeRay wrote them.
         edge_pods: Pods of the edge that are available, and that are wanted.
         serve_answers: Whether Serve was reached; if not, `applications` says nothing.
+        serve_error: Why it was not reached.
         applications: Every application by name, as Serve sees it.
         models: Statuses of the fleet's models by resource, such as `Embedder/docs`.
         pools: Nodes by pool that are there and that are wanted.
@@ -61,9 +63,11 @@ class FleetObservation:
     generation: int
     previous: FleetStatus = _NOTHING
     refusal: Refusal | None = None
+    failure: str = ""
     cluster: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     edge_pods: tuple[int, int] = (0, 0)
     serve_answers: bool = False
+    serve_error: str = ""
     applications: Mapping[str, ApplicationStatus] = field(default_factory=dict)
     models: Mapping[str, ModelStatus] = field(default_factory=dict)
     pools: Mapping[str, tuple[int, int]] = field(default_factory=dict)
@@ -71,9 +75,16 @@ class FleetObservation:
 
 
 def fleet_status(
-    fleet: Fleet, observed: FleetObservation, plan: Plan, now: datetime
+    fleet: Fleet | None, observed: FleetObservation, plan: Plan, now: datetime
 ) -> FleetStatus:
-    """Write a fleet's status; `plan` is what is not yet made."""
+    """Write a fleet's status.
+
+    Args:
+        fleet: The resource; None if it cannot be understood.
+        observed: What is known of it.
+        plan: What is not yet made.
+        now: The time.
+    """
     verdicts = _verdicts(fleet, observed, plan, now)
     ready = [_condition(each, Observation.READY) for each in observed.models.values()]
     pools = tuple(
@@ -95,7 +106,7 @@ def _condition(status: ModelStatus, kind: Observation) -> Condition | None:
 
 
 def _verdicts(
-    fleet: Fleet, observed: FleetObservation, plan: Plan, now: datetime
+    fleet: Fleet | None, observed: FleetObservation, plan: Plan, now: datetime
 ) -> dict[Observation, Verdict]:
     ready = _ready(observed)
     return {
@@ -106,15 +117,16 @@ def _verdicts(
         Observation.READY: ready,
         Observation.WARM: _of_models(observed, Observation.WARM)
         if observed.serve_answers
-        else unknown(Reason.UNREACHABLE),
+        else unknown(Reason.UNREACHABLE, observed.serve_error),
         Observation.DEGRADED: _degraded(observed, ready, now),
     }
 
 
-def _accepted(fleet: Fleet, refusal: Refusal | None) -> Verdict:
+def _accepted(fleet: Fleet | None, refusal: Refusal | None) -> Verdict:
     if refusal is not None:
         return false(refusal.reason, refusal.message)
-    warning = "" if fleet.spec.gcs_fault_tolerance else _STATE_WARNING
+    keeps = fleet is None or fleet.spec.gcs_fault_tolerance or fleet.spec.existing_cluster
+    warning = "" if keeps else _STATE_WARNING
     return true(Reason.VALID, REASONS[Reason.VALID] + warning)
 
 
@@ -143,7 +155,9 @@ def _ready(observed: FleetObservation) -> Verdict:
     if not observed.serve_answers:
         # Before KubeRay has found the cluster ready once, silence is to be expected.
         serving = observed.cluster.get("Ready", {}).get("status") == "True"
-        return unknown(Reason.UNREACHABLE) if serving else false(Reason.STARTING)
+        return (
+            unknown(Reason.UNREACHABLE, observed.serve_error) if serving else false(Reason.STARTING)
+        )
     router = observed.applications.get(ROUTER)
     if router is not None and router.status in FAILED:
         return false(Reason.FAILED, router.message)
@@ -163,7 +177,7 @@ def _progressing(observed: FleetObservation, ready: Verdict, plan: Plan) -> Verd
         fields = ", ".join(dict.fromkeys(f"{c.resource} {c.field}".strip() for c in plan.changes))
         return true(Reason.UPDATING, f"{plan.impact.label} is being applied: {fields}.")
     if ready.reason is Reason.UNREACHABLE:
-        return unknown(Reason.UNREACHABLE)
+        return unknown(Reason.UNREACHABLE, observed.serve_error)
     if ready.reason is Reason.STARTING:
         return true(Reason.STARTING)
     moving = _where(observed, Observation.PROGRESSING, Truth.TRUE)
@@ -173,8 +187,10 @@ def _progressing(observed: FleetObservation, ready: Verdict, plan: Plan) -> Verd
 
 
 def _degraded(observed: FleetObservation, ready: Verdict, now: datetime) -> Verdict:
+    if observed.failure:
+        return true(Reason.APPLY_FAILED, observed.failure)
     if ready.reason is Reason.UNREACHABLE:
-        return unknown(Reason.UNREACHABLE)
+        return unknown(Reason.UNREACHABLE, observed.serve_error)
     if ready.reason in (Reason.TIMED_OUT, Reason.FAILED):
         return true(ready.reason, ready.message)
     if is_stuck(observed.previous, ready, now):

@@ -44,6 +44,7 @@ class ModelObservation:
         verified: How golden outputs came out; None before there are any.
         serve_answers: Whether Serve was reached; if not, `application` says nothing.
         application: The model as Serve sees it; None if Serve does not know it.
+        unanswered: Why Serve was not reached.
         facts: Fields that others found out, such as the contract; those unset stay as they were.
     """
 
@@ -54,13 +55,21 @@ class ModelObservation:
     verified: Verdict | None = None
     serve_answers: bool = False
     application: ApplicationStatus | None = None
+    unanswered: Verdict | None = None
     facts: ModelStatus = _NOTHING
 
 
 def model_status(
-    model: Model, observed: ModelObservation, impact: Impact, now: datetime
+    model: Model | None, observed: ModelObservation, impact: Impact, now: datetime
 ) -> ModelStatus:
-    """Write a model's status; `impact` is the gravest change of it that is not yet made."""
+    """Write a model's status.
+
+    Args:
+        model: The resource; None if it cannot be understood.
+        observed: What is known of it.
+        impact: The gravest change of it that is not yet made.
+        now: The time.
+    """
     verdicts = _verdicts(model, observed, impact, now)
     known = observed.facts.model_dump(exclude_none=True, by_alias=False)
     status = observed.previous.model_copy(
@@ -87,7 +96,7 @@ def may_serve(status: ModelStatus) -> bool:
 
 
 def _verdicts(
-    model: Model, observed: ModelObservation, impact: Impact, now: datetime
+    model: Model | None, observed: ModelObservation, impact: Impact, now: datetime
 ) -> dict[Observation, Verdict]:
     gates = {
         Observation.ACCEPTED: (
@@ -100,13 +109,13 @@ def _verdicts(
     }
     held = _held(gates)
     if not observed.serve_answers:
-        lost = unknown(Reason.UNREACHABLE)
-        progressing = held or lost
+        lost = observed.unanswered or unknown(Reason.UNREACHABLE)
+        starts = lost.reason is Reason.STARTING
         return gates | {
-            Observation.PROGRESSING: progressing,
+            Observation.PROGRESSING: held or (true(Reason.STARTING) if starts else lost),
             Observation.READY: lost,
             Observation.WARM: lost,
-            Observation.DEGRADED: lost,
+            Observation.DEGRADED: lost if lost.status is Truth.UNKNOWN else false(Reason.HEALTHY),
         }
     ready = _ready(observed.application, held)
     return gates | {
@@ -160,7 +169,7 @@ def _progressing(app: ApplicationStatus | None, impact: Impact) -> Verdict:
 
 
 def _degraded(
-    model: Model, observed: ModelObservation, held: Verdict | None, now: datetime
+    model: Model | None, observed: ModelObservation, held: Verdict | None, now: datetime
 ) -> Verdict:
     app = observed.application
     if app is not None and app.status in FAILED:
@@ -169,7 +178,7 @@ def _degraded(
         return true(Reason.HELD, f"An earlier version answers. {held.message}")
     if is_stuck(observed.previous, _ready(app, held), now):
         return true(Reason.STUCK)
-    fewest = model.spec.scaling.min_replicas
+    fewest = model.spec.scaling.min_replicas if model else 0
     if app is not None and app.status == "RUNNING" and len(app.pids) < fewest:
         return true(
             Reason.REPLICAS_MISSING,

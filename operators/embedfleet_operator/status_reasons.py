@@ -58,10 +58,12 @@ class Reason(StrEnum):
     UPDATE_FAILED = "UpdateFailed"
     REPLICAS_MISSING = "ReplicasMissing"
     EDGE_MISSING = "EdgeMissing"
+    APPLY_FAILED = "ApplyFailed"
     STUCK = "Stuck"
     TIMED_OUT = "TimedOut"
     HEALTHY = "Healthy"
     UNREACHABLE = "Unreachable"
+    UNSUPPORTED = "Unsupported"
 
 
 REASONS: Final[Mapping[Reason, str]] = {
@@ -107,6 +109,10 @@ REASONS: Final[Mapping[Reason, str]] = {
         "Fewer replicas run than spec.scaling.minReplicas: look for pending pods and full pools."
     ),
     Reason.EDGE_MISSING: "Too few pods of the edge are available: look at its Deployment.",
+    Reason.APPLY_FAILED: (
+        "The API server or Serve refuses what the fleet needs, or does not answer: the message "
+        "holds its words. It is tried again."
+    ),
     Reason.STUCK: (
         "It has been starting for more than 15 minutes: look for pending pods, and at the head's "
         "log. A head that lost its applications gets them again when its pod is deleted."
@@ -116,5 +122,8 @@ REASONS: Final[Mapping[Reason, str]] = {
     Reason.UNREACHABLE: (
         "Ray's dashboard does not answer, so nothing is known: look at the head's pod, and whether "
         "a NetworkPolicy or a wrong token keeps the operator out."
+    ),
+    Reason.UNSUPPORTED: (
+        "This release checks routes but does not answer to their names yet: clients name a model."
     ),
 }

@@ -97,7 +97,7 @@ class Api:
         self._send = send
         self._may_write = may_write
 
-    async def list(self, kind: Kind, namespace: str = "") -> Listing:
+    async def list_all(self, kind: Kind, namespace: str = "") -> Listing:
         """List what is watched of a kind, in a namespace or in all."""
         items: list[Manifest] = []
         query = {"limit": str(_PAGE)} | _selected(kind)
@@ -216,5 +216,5 @@ def _check(request: Request, answer: Answer) -> None:
 
 
 async def _none() -> AsyncIterator[bytes]:
-    for line in ():
-        yield line
+    return
+    yield b""

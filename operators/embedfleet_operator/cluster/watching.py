@@ -141,7 +141,7 @@ class Follower:
             await asyncio.sleep(_pause(failures))
 
     async def _list_and_watch(self, failures: int) -> None:
-        listing = await self.api.list(self.kind, self.namespace)
+        listing = await self.api.list_all(self.kind, self.namespace)
         if self.store.is_stale(self.kind, listing) and failures < _STALE_LISTS:
             raise ValueError("the list is older than what was seen")
         self._tell(self.store.replace(self.kind, self.namespace, listing))
@@ -178,7 +178,7 @@ class Follower:
 def _pause(failures: int) -> float:
     if not failures:
         return 0.0
-    longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (failures - 1))
+    longest = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2.0 ** (failures - 1))
     return longest * random.uniform(0.5, 1.0)
 
 

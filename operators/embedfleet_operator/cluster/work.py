@@ -95,5 +95,5 @@ class WorkQueue(Generic[K]):
 
     def _retry_after(self, key: K) -> float:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
-        longest = min(_LONGEST_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 2 ** (failures - 1))
+        longest = min(_LONGEST_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 2.0 ** (failures - 1))
         return longest * random.uniform(0.5, 1.0)

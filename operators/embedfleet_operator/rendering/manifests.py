@@ -14,6 +14,7 @@ from embedfleet.resources.fleet import Fleet
 from embedfleet_operator.text import Dumper
 
 __all__ = [
+    "CACHE_LABEL",
     "COMPONENT_LABEL",
     "EDGE",
     "FLEET_LABEL",
@@ -21,6 +22,7 @@ __all__ = [
     "RAY",
     "RESTRICTED_CONTAINER",
     "RESTRICTED_POD",
+    "SERVED",
     "Manifest",
     "cores",
     "manifest",
@@ -35,9 +37,11 @@ Manifest = dict[str, Any]
 
 MANAGED_BY: Final = ("app.kubernetes.io/managed-by", "embedfleet-operator")
 FLEET_LABEL: Final = "embedfleet.io/fleet"
+CACHE_LABEL: Final = "embedfleet.io/cache"
 COMPONENT_LABEL: Final = "embedfleet.io/component"
 EDGE: Final = "edge"
 RAY: Final = "ray"
+SERVED: Final = "served"
 
 RESTRICTED_POD: Final[dict[str, Any]] = {
     "runAsNonRoot": True,

@@ -14,7 +14,13 @@ from typing import Any, Final
 
 from embedfleet.golden import Golden
 from embedfleet.rendering.names import Model
-from embedfleet.rendering.serve import POOL_LABEL, ServeConfig, render_serve, to_yaml
+from embedfleet.rendering.serve import (
+    POOL_LABEL,
+    ServeConfig,
+    ServePorts,
+    render_serve,
+    to_yaml,
+)
 from embedfleet.resources.fleet import Fleet, FleetSpec
 from embedfleet.resources.pool import Pool
 from embedfleet_operator.rendering.manifests import (
@@ -32,7 +38,7 @@ from embedfleet_operator.rendering.ray_pods import (
 )
 from embedfleet_operator.rendering.target import Target
 
-__all__ = ["API", "dashboard_address", "rayservice", "serve_address"]
+__all__ = ["API", "dashboard_address", "rayservice", "serve_address", "serve_config"]
 
 API: Final = "ray.io/v1/RayService"
 
@@ -45,7 +51,7 @@ def rayservice(
     fleet: Fleet, models: Sequence[Model], target: Target, goldens: Mapping[str, Golden]
 ) -> Manifest:
     """Build the RayService of a fleet; `goldens` by application."""
-    config = render_serve(fleet, models, SERVE_PORTS, goldens)
+    config = serve_config(fleet, models, goldens)
     spec = {
         "serveConfigV2": to_yaml(config),
         "upgradeStrategy": {"type": "NewCluster"},
@@ -65,6 +71,17 @@ def rayservice(
         },
     }
     return manifest(API, fleet, RAY, fleet.name, spec)
+
+
+def serve_config(
+    fleet: Fleet, models: Sequence[Model], goldens: Mapping[str, Golden]
+) -> ServeConfig:
+    """Render what Serve is to run; `goldens` by application."""
+    existing = fleet.spec.existing_cluster
+    ports = SERVE_PORTS
+    if existing is not None:
+        ports = ServePorts(grpc=existing.serve_grpc_port, http=existing.serve_http_port)
+    return render_serve(fleet, models, ports, goldens)
 
 
 def serve_address(fleet: Fleet, target: Target) -> tuple[str, int]:

@@ -1,0 +1,154 @@
+"""Making the cluster what was decided: apply what differs, take away what nobody wants, say so.
+
+Every step may be the last before a crash and may be made again: an apply that was made changes
+nothing, a delete names the object's uid, an event of the same words is the same event.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from embedfleet.rendering.plan import Plan
+from embedfleet_operator.cluster.api import FIELD_MANAGER, Api, ApiError
+from embedfleet_operator.cluster.kinds import OWNED, kind_of
+from embedfleet_operator.cluster.watching import Store
+from embedfleet_operator.crds.status import Status
+from embedfleet_operator.differences import covers, owned_by, owner, signed
+from embedfleet_operator.plan_bounds import bounds_patch
+from embedfleet_operator.rendering import Manifest
+
+__all__ = ["Actor"]
+
+_MAX_NOTE_CHARACTERS: Final = 1024
+
+
+class Actor:
+    """Writes to the cluster, and keeps the copy of it fresh with the answers.
+
+    Args:
+        api: The API server.
+        store: The copy.
+        identity: This process, in events.
+    """
+
+    def __init__(self, api: Api, store: Store, identity: str) -> None:
+        self._api = api
+        self._store = store
+        self._identity = identity
+
+    async def apply(self, resource: Manifest, manifests: Iterable[Manifest]) -> None:
+        """Apply what a resource needs, where it is not so already."""
+        reference = owner(resource)
+        for manifest in manifests:
+            wanted = signed(manifest, reference)
+            metadata = wanted["metadata"]
+            live = self._store.get(wanted["kind"], metadata["namespace"], metadata["name"])
+            if live is None or not covers(live, wanted):
+                self._store.put(await self._api.apply(wanted))
+
+    async def prune(self, resource: Manifest, wanted: Iterable[Manifest]) -> None:
+        """Delete what was made for a resource and is wanted no more."""
+        keep = {(each["kind"], each["metadata"]["name"]) for each in wanted}
+        uid, namespace = resource["metadata"]["uid"], resource["metadata"]["namespace"]
+        for kind in OWNED:
+            for live in self._store.of(kind.name, namespace):
+                known = (kind.name, live["metadata"]["name"]) in keep
+                if not known and owned_by(live, uid) and not _is_going(live):
+                    await self._api.delete(live)
+
+    async def set_bounds(self, clusters: Iterable[Manifest], service: Manifest) -> None:
+        """Give running clusters the bounds of their pools, which KubeRay does not."""
+        for cluster in clusters:
+            operations = list(bounds_patch(cluster, service))
+            metadata = cluster["metadata"]
+            if operations and not _is_going(cluster):
+                kind = kind_of("RayCluster")
+                answer = await self._api.patch(
+                    kind, metadata["namespace"], metadata["name"], operations
+                )
+                self._store.put(answer)
+
+    async def announce(self, resource: Manifest, change: Plan) -> None:
+        """Say as an Event what is about to be done, and what it interrupts."""
+        if change.changes:
+            await self.say(resource, change.impact.label, str(change))
+
+    async def say(
+        self, resource: Manifest, reason: str, note: str, *, is_warning: bool = False
+    ) -> None:
+        """Write an Event, once for the same words about the same version."""
+        metadata = resource["metadata"]
+        words = f"{metadata['uid']} {metadata.get('generation')} {reason} {note}"
+        digest = hashlib.sha256(words.encode()).hexdigest()[:16]
+        event = {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {
+                "name": f"{metadata['name']}.{digest}",
+                "namespace": metadata["namespace"],
+            },
+            "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "reportingController": FIELD_MANAGER,
+            "reportingInstance": self._identity[:128],
+            "action": "Reconcile",
+            "reason": reason,
+            "type": "Warning" if is_warning else "Normal",
+            "note": note if len(note) <= _MAX_NOTE_CHARACTERS else f"{note[:1020]} ...",
+            "regarding": {
+                "apiVersion": resource["apiVersion"],
+                "kind": resource["kind"],
+                "name": metadata["name"],
+                "namespace": metadata["namespace"],
+                "uid": metadata["uid"],
+            },
+        }
+        try:
+            await self._api.create(event)
+        except ApiError as error:
+            # Said already, or the namespace is going.
+            if error.status not in (403, 409):
+                raise
+
+    async def report(self, resource: Manifest, status: Status) -> None:
+        """Write a status that says something else than before."""
+        said = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+        if said == resource.get("status"):
+            return
+        metadata = resource["metadata"]
+        body = {
+            "apiVersion": resource["apiVersion"],
+            "kind": resource["kind"],
+            "metadata": {key: metadata[key] for key in ("name", "namespace", "uid")},
+            "status": said,
+        }
+        try:
+            self._store.put(await self._api.apply(body, "status"))
+        except ApiError as error:
+            # Deleted meanwhile, perhaps with another of its name in its place.
+            if error.status not in (404, 409):
+                raise
+
+    async def set_finalizer(self, resource: Manifest, name: str, *, wanted: bool) -> None:
+        """Hold a resource's deletion back, or let it go."""
+        metadata = resource["metadata"]
+        current: list[str] = metadata.get("finalizers") or []
+        if (name in current) == wanted:
+            return
+        names = [*current, name] if wanted else [each for each in current if each != name]
+        operations: list[dict[str, Any]] = [
+            _test("uid", metadata), _test("resourceVersion", metadata),
+            {"op": "add", "path": "/metadata/finalizers", "value": names},
+        ]  # fmt: skip
+        kind = kind_of(resource)
+        await self._api.patch(kind, metadata["namespace"], metadata["name"], operations)
+
+
+def _test(field: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {"op": "test", "path": f"/metadata/{field}", "value": metadata[field]}
+
+
+def _is_going(live: Manifest) -> bool:
+    return "deletionTimestamp" in live["metadata"]

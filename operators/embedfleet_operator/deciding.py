@@ -1,0 +1,227 @@
+"""From all that is known about a fleet to what is wanted of the cluster and said in statuses.
+
+Pure: the same knowledge gives the same decision, however often and after whatever fault it is
+made. What cannot serve is left out or goes on as it last served well, so that no model can block
+another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from embedfleet.rendering.names import Model, application
+from embedfleet.rendering.plan import Impact, Plan
+from embedfleet.rendering.serve import ServeConfig
+from embedfleet.resources import Fleet
+from embedfleet_operator.crds.status import ModelStatus, Status, Truth
+from embedfleet_operator.differences import covers
+from embedfleet_operator.plan import plan
+from embedfleet_operator.remembering import contract_moved, remembered
+from embedfleet_operator.rendering import Manifest, render, unknown_fields
+from embedfleet_operator.rendering.manifests import COMPONENT_LABEL, SERVED
+from embedfleet_operator.rendering.rayservice import serve_config
+from embedfleet_operator.reporting import model_report, previous, statuses
+from embedfleet_operator.seen import Seen
+from embedfleet_operator.status_conditions import Refusal
+from embedfleet_operator.status_model import may_serve
+from embedfleet_operator.status_reasons import REASONS, Observation, Reason
+from embedfleet_operator.status_verified import GoldenObservation, fingerprint, verified
+
+__all__ = ["Decision", "decide", "secrets_of"]
+
+_NOTHING: Final[Mapping[str, Any]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is wanted, and what is said.
+
+    Attributes:
+        manifests: Everything that a fleet needs on Kubernetes; None leaves all as it is.
+        config: What Serve is to run.
+        plan: What is not yet so.
+        refusal: Why nothing is done; None if something is.
+        statuses: By resource, such as `Embedder/docs`.
+    """
+
+    manifests: tuple[Manifest, ...] | None
+    config: ServeConfig | None
+    plan: Plan
+    refusal: Refusal | None
+    statuses: Mapping[str, Status]
+
+    @property
+    def moves(self) -> bool:
+        """Whether anything is on its way, so that it is worth looking again soon."""
+        return any(
+            each.type == Observation.PROGRESSING and each.status is Truth.TRUE
+            for status in self.statuses.values()
+            for each in status.conditions or ()
+        )
+
+    def failed(self, seen: Seen, message: str) -> Decision:
+        """Say that it could not be made."""
+        return replace(self, statuses=statuses(seen, self.refusal, self.plan, message))
+
+
+def decide(seen: Seen) -> Decision:
+    """Decide what is to be done about a fleet."""
+    seen = _verified(_with_contracts_kept(seen))
+    fleet, refusal = seen.fleet.resource, _refusal(seen)
+    if fleet is None or refusal is not None:
+        return _nothing(seen, refusal)
+    target = replace(seen.target, certificates_digest=_certificates_digest(fleet, seen.secrets))
+    models = _serving(seen)
+    goldens = {application(m): g for m in models if (g := seen.goldens.get(_ref(m)))}
+    manifests = render(fleet, models, target, goldens=goldens)
+    config = serve_config(fleet, models, goldens)
+    lacking = unknown_fields(_only(manifests, "RayService"), seen.kuberay) if seen.kuberay else ()
+    if lacking:
+        text = f"KubeRay lacks {', '.join(lacking)}: upgrade it and its definitions."
+        refusal = Refusal(Reason.KUBERAY_OUTDATED, text)
+        return _nothing(seen, refusal)
+    change = _plan(seen, fleet, manifests, config)
+    memory = remembered(fleet, _proven(seen, models, config))
+    said = statuses(seen, None, change)
+    return Decision((*manifests, memory), config, change, None, said)
+
+
+def _nothing(seen: Seen, refusal: Refusal | None) -> Decision:
+    return Decision(None, None, Plan(), refusal, statuses(seen, refusal, Plan()))
+
+
+def _ref(model: Model) -> str:
+    return f"{model.kind}/{model.name}"
+
+
+def _only(manifests: Sequence[Manifest], kind: str) -> Manifest:
+    return next(each for each in manifests if each["kind"] == kind)
+
+
+def secrets_of(fleet: Fleet) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """List the Secrets that a fleet names: the field that does, and the keys it needs."""
+    spec, tls = fleet.spec, fleet.spec.tls
+    gcs = spec.gcs_fault_tolerance
+    named = {
+        "spec.auth.tokenSecretName": (spec.auth and spec.auth.token_secret_name, ("auth_token",)),
+        "spec.tls.secretName": (tls and tls.secret_name, ("tls.crt", "tls.key")),
+        "spec.tls.clientCaSecretName": (tls and tls.client_ca_secret_name, ("ca.crt",)),
+        "spec.gcsFaultTolerance.passwordSecretName": (
+            gcs and gcs.password_secret_name, ("password",),
+        ),
+    }  # fmt: skip
+    return {name: (field, keys) for field, (name, keys) in named.items() if name}
+
+
+def _refusal(seen: Seen) -> Refusal | None:
+    """Say why nothing may be done for a fleet; None if something may."""
+    fleet = seen.fleet.resource
+    if seen.fleet.refusal is not None or fleet is None:
+        return seen.fleet.refusal
+    for name, (path, keys) in secrets_of(fleet).items():
+        secret = seen.secrets.get(name)
+        lacking = [key for key in keys if key not in (secret or _NOTHING).get("data", _NOTHING)]
+        if secret is None:
+            text = f"{path} is {name}: there is no such Secret in this namespace. Create it."
+            return Refusal(Reason.SECRET_MISSING, text)
+        if lacking:
+            text = f"{path} is {name}: that Secret has no key {', '.join(lacking)}. Add it."
+            return Refusal(Reason.SECRET_MISSING, text)
+    if fleet.spec.existing_cluster is None and seen.kuberay is None:
+        return Refusal(Reason.KUBERAY_MISSING, REASONS[Reason.KUBERAY_MISSING])
+    if fleet.spec.existing_cluster is not None and seen.serve.strangers:
+        text = (
+            f"spec.existingCluster runs applications of others: {', '.join(seen.serve.strangers)}. "
+            "They would be deleted. Give the fleet a cluster of its own."
+        )
+        return Refusal(Reason.INVALID, text)
+    return None
+
+
+def _certificates_digest(fleet: Fleet, secrets: Mapping[str, Manifest | None]) -> str:
+    tls = fleet.spec.tls
+    names = (tls.secret_name, tls.client_ca_secret_name) if tls else ()
+    data = [(secrets.get(name) or _NOTHING).get("data") for name in names if name]
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest() if data else ""
+
+
+def _with_contracts_kept(seen: Seen) -> Seen:
+    """Refuse what would change the outputs of a model that has served: indexes rest on them."""
+    models = []
+    for each in seen.models:
+        before = seen.served.get(each.ref)
+        moved = contract_moved(before, each.resource) if before and each.resource else ""
+        if moved:
+            text = f"{moved} was changed. {REASONS[Reason.CONTRACT_CHANGED]}"
+            each = each.refused(Refusal(Reason.CONTRACT_CHANGED, text))
+        models.append(each)
+    return replace(seen, models=tuple(models))
+
+
+def _verified(seen: Seen) -> Seen:
+    """Hold what Serve runs against golden outputs."""
+    fleet = seen.fleet.resource
+    if fleet is None or not seen.serve.answers:
+        return seen
+    found = {}
+    for each in seen.models:
+        model = each.resource
+        if model is None:
+            continue
+        name, golden = application(model), seen.goldens.get(each.ref)
+        config = serve_config(fleet, [model], {name: golden} if golden else {})
+        (wanted,) = (app for app in config["applications"] if app["name"] == name)
+        deployed = seen.serve.deployed.get(name)
+        found[each.ref] = verified(
+            GoldenObservation(
+                golden=golden,
+                pinned=model.spec.verification.golden_config_map_name is not None,
+                wanted=fingerprint(wanted),
+                applied=fingerprint(deployed) if deployed else "",
+                application=seen.serve.applications.get(name),
+                previous=previous(ModelStatus, each.raw),
+            ),
+            seen.now,
+        )
+    return replace(seen, verified=found)
+
+
+def _serving(seen: Seen) -> list[Model]:
+    """Choose the version of each model that is to serve: the spec's, the last good one, or none."""
+    found: list[Model] = []
+    for each in seen.models:
+        model = each.resource
+        if model is None or not may_serve(model_report(seen, each, Impact.NO_CHANGE, None)):
+            model = seen.served.get(each.ref)
+        if model is not None:
+            found.append(model)
+    return found
+
+
+def _proven(seen: Seen, models: Sequence[Model], config: ServeConfig) -> list[Model]:
+    """List the models as they serve well now, or else as they last did."""
+    wanted = {each["name"]: each for each in config["applications"]}
+    found = []
+    for model in models:
+        name = application(model)
+        state = seen.serve.applications.get(name)
+        runs = state is not None and state.status == "RUNNING"
+        if runs and covers(seen.serve.deployed.get(name), wanted[name]):
+            found.append(model)
+        elif before := seen.served.get(_ref(model)):
+            found.append(before)
+    return found
+
+
+def _plan(seen: Seen, fleet: Fleet, manifests: Sequence[Manifest], config: ServeConfig) -> Plan:
+    observed = [m for m in seen.owned if m["metadata"]["labels"].get(COMPONENT_LABEL) != SERVED]
+    if fleet.spec.existing_cluster is None:
+        return plan(observed, manifests)
+    if not seen.serve.answers:
+        return Plan()
+    running = {**config, "applications": list(seen.serve.deployed.values())}
+    return plan(observed, manifests, serve=(running if seen.serve.deployed else None, config))

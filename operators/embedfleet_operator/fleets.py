@@ -1,0 +1,249 @@
+"""One fleet, again and again: observe, decide, act, report. The only place where the four meet."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from embedfleet.errors import EmbedfleetError
+from embedfleet.resources import Fleet
+from embedfleet_operator.acting import Actor
+from embedfleet_operator.cluster.api import Api, ApiError
+from embedfleet_operator.cluster.kinds import OWNED, kind_of
+from embedfleet_operator.cluster.watching import Store
+from embedfleet_operator.deciding import Decision, decide, secrets_of
+from embedfleet_operator.differences import owned_by
+from embedfleet_operator.judging import (
+    Judged,
+    fleet_of,
+    judged_fleet,
+    judged_models,
+    judged_routes,
+)
+from embedfleet_operator.recording import Recorder
+from embedfleet_operator.remembering import memory_name, recalled
+from embedfleet_operator.rendering import Manifest, Target
+from embedfleet_operator.rendering.manifests import FLEET_LABEL
+from embedfleet_operator.rendering.rayservice import dashboard_address, serve_address
+from embedfleet_operator.reporting import orphan_statuses
+from embedfleet_operator.seen import Seen
+from embedfleet_operator.serve_clusters import KubeRayCluster, RestCluster, ServeCluster
+
+__all__ = ["Fleets"]
+
+_log: Final = logging.getLogger("embedfleet.operator")
+
+FINALIZER: Final = "embedfleet.io/serve"
+"""Holds a fleet until its models are gone from a Ray cluster that outlives it."""
+
+_ORIGIN_LABEL: Final = "ray.io/originated-from-cr-name"
+_MOVING_SECONDS: Final = 2.0
+_RESTING_SECONDS: Final = 10.0
+_LETTING_GO: Final = timedelta(minutes=5)
+"""A cluster that does not answer for so long is taken for gone: deletion must not wait for ever."""
+
+Connect = Callable[[Fleet, str, str], ServeCluster]
+"""Opens a fleet's Ray cluster from its dashboard's address and token."""
+
+
+@dataclass
+class Environment:
+    """What reconciling must know of the Kubernetes cluster besides what is watched.
+
+    Attributes:
+        target: As rendering sees it.
+        kuberay: The installed definition of RayService; None where there is none.
+    """
+
+    target: Target
+    kuberay: Manifest | None = None
+
+
+def connect(fleet: Fleet, dashboard: str, token: str) -> ServeCluster:
+    """Open the cluster that a fleet asks for."""
+    if fleet.spec.existing_cluster is not None:
+        return RestCluster(dashboard, token)
+    return KubeRayCluster(dashboard, token)
+
+
+class Fleets:
+    """Reconciles fleets and what belongs to them.
+
+    Args:
+        api: The API server.
+        store: What is watched of it.
+        environment: What else there is; others keep it up to date.
+        actor: Writes.
+        connect: Opens Ray clusters.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        store: Store,
+        environment: Environment,
+        actor: Actor,
+        connect: Connect = connect,
+    ) -> None:
+        self._api = api
+        self._store = store
+        self._environment = environment
+        self._actor = actor
+        self._connect = connect
+        self._recorder = Recorder(api, store, actor)
+
+    async def reconcile(self, namespace: str, name: str) -> float | None:
+        """Bring one fleet to what its resources say.
+
+        Returns:
+            Seconds after which Serve is to be asked again; None if there is no such fleet.
+        """
+        raw = self._store.get("Fleet", namespace, name)
+        if raw is None:
+            return None
+        if "deletionTimestamp" in raw["metadata"]:
+            return await self._let_go(raw)
+        seen, cluster = await self._observe(raw)
+        decision = decide(seen)
+        try:
+            await self._act(seen, decision, cluster)
+        except (ApiError, EmbedfleetError) as failure:
+            await self._report(seen, decision.failed(seen, str(failure)))
+            raise
+        await self._report(seen, decision)
+        if seen.fleet.resource is not None:
+            address = serve_address(seen.fleet.resource, seen.target)
+            await self._recorder.record(seen, address)
+        return _MOVING_SECONDS if decision.moves else _RESTING_SECONDS
+
+    async def reconcile_orphans(self, namespace: str) -> None:
+        """Tell what belongs to no fleet so."""
+        names = [each["metadata"]["name"] for each in self._of(namespace, "Fleet")]
+        models = self._of(namespace, "Embedder", "Reranker")
+        orphans = [each for each in models if not fleet_of(each, names)]
+        judged = judged_models(None, names, orphans)
+        routes = [each for each in self._of(namespace, "ModelRoute") if not fleet_of(each, names)]
+        judged_orphans = judged_routes(None, names, routes, judged)
+        found = orphan_statuses(judged, judged_orphans, datetime.now(UTC))
+        every: list[Judged[Any]] = [*judged, *judged_orphans]
+        for each in every:
+            await self._actor.report(each.raw, found[each.ref])
+
+    def _of(self, namespace: str, *kinds: str) -> list[Manifest]:
+        """Read the resources of some kinds that are not on their way out."""
+        found = (each for kind in kinds for each in self._store.of(kind, namespace))
+        return [each for each in found if "deletionTimestamp" not in each["metadata"]]
+
+    async def _observe(self, raw: Manifest) -> tuple[Seen, ServeCluster | None]:
+        namespace, name = raw["metadata"]["namespace"], raw["metadata"]["name"]
+        fleet = judged_fleet(raw, self._store.of("Fleet"))
+        fleets = [each["metadata"]["name"] for each in self._of(namespace, "Fleet")]
+        own = [
+            each
+            for each in self._of(namespace, "Embedder", "Reranker", "ModelRoute")
+            if fleet_of(each, fleets) == name
+        ]
+        models = judged_models(
+            fleet.resource, fleets, (each for each in own if each["kind"] != "ModelRoute")
+        )
+        # A fleet that cannot be understood hides no fault of its models.
+        routes = judged_routes(
+            fleet.resource, fleets, (each for each in own if each["kind"] == "ModelRoute"), models
+        )
+        uid = raw["metadata"]["uid"]
+        owned = tuple(
+            live
+            for kind in OWNED
+            for live in self._store.of(kind.name, namespace)
+            if owned_by(live, uid)
+        )
+        secrets = await self._secrets(namespace, fleet)
+        goldens = await self._recorder.find(namespace, models)
+        models = tuple(
+            each.refused(goldens.refusals[each.ref]) if each.ref in goldens.refusals else each
+            for each in models
+        )
+        seen = Seen(
+            fleet=fleet,
+            now=datetime.now(UTC),
+            target=self._environment.target,
+            models=models,
+            routes=routes,
+            owned=owned,
+            clusters=self._labelled("RayCluster", namespace, _ORIGIN_LABEL, name),
+            nodes=self._labelled("Pod", namespace, FLEET_LABEL, name),
+            served=recalled(self._store.get("ConfigMap", namespace, memory_name(name))),
+            goldens=goldens.found,
+            secrets=secrets,
+            kuberay=self._environment.kuberay,
+        )
+        if fleet.resource is None:
+            return seen, None
+        cluster = self._open(fleet.resource, secrets)
+        return replace(seen, serve=await cluster.observe()), cluster
+
+    def _labelled(self, kind: str, namespace: str, label: str, value: str) -> tuple[Manifest, ...]:
+        return tuple(
+            each
+            for each in self._store.of(kind, namespace)
+            if each["metadata"].get("labels", {}).get(label) == value
+        )
+
+    async def _secrets(self, namespace: str, fleet: Judged[Fleet]) -> dict[str, Manifest | None]:
+        if fleet.resource is None:
+            return {}
+        names = secrets_of(fleet.resource)
+        return {name: await self._api.get(kind_of("Secret"), namespace, name) for name in names}
+
+    def _open(self, fleet: Fleet, secrets: Mapping[str, Manifest | None]) -> ServeCluster:
+        secret = secrets.get(fleet.spec.auth.token_secret_name) if fleet.spec.auth else None
+        encoded = ((secret or {}).get("data") or {}).get("auth_token", "")
+        token = base64.b64decode(encoded).decode(errors="replace").strip()
+        return self._connect(fleet, dashboard_address(fleet, self._environment.target), token)
+
+    async def _act(self, seen: Seen, decision: Decision, cluster: ServeCluster | None) -> None:
+        if decision.manifests is None or decision.config is None or cluster is None:
+            return
+        raw, fleet = seen.fleet.raw, seen.fleet.resource
+        outlives = fleet is not None and fleet.spec.existing_cluster is not None
+        if outlives:
+            await self._actor.set_finalizer(raw, FINALIZER, wanted=True)
+        await self._actor.announce(raw, decision.plan)
+        await self._actor.apply(raw, decision.manifests)
+        await self._actor.prune(raw, decision.manifests)
+        for service in decision.manifests:
+            if service["kind"] == "RayService":
+                await self._actor.set_bounds(seen.clusters, service)
+        if outlives and not seen.serve.answers:
+            return
+        await cluster.deploy(decision.config, seen.serve)
+
+    async def _report(self, seen: Seen, decision: Decision) -> None:
+        every: list[Judged[Any]] = [*seen.models, *seen.routes, seen.fleet]
+        for each in every:
+            await self._actor.report(each.raw, decision.statuses[each.ref])
+
+    async def _let_go(self, raw: Manifest) -> float | None:
+        """Take a deleted fleet's models away from a cluster that outlives it."""
+        if FINALIZER not in (raw["metadata"].get("finalizers") or ()):
+            return None
+        fleet = judged_fleet(raw, ()).resource
+        if fleet is not None and fleet.spec.existing_cluster is not None:
+            judged = judged_fleet(raw, ())
+            secrets = await self._secrets(raw["metadata"]["namespace"], judged)
+            cluster = self._open(fleet, secrets)
+            try:
+                await cluster.clear()
+            except EmbedfleetError as error:
+                began = datetime.fromisoformat(raw["metadata"]["deletionTimestamp"])
+                if datetime.now(UTC) - began < _LETTING_GO:
+                    _log.warning("%s: %s", raw["metadata"]["name"], error)
+                    return _RESTING_SECONDS
+                note = f"Models may be left in the Ray cluster: {error}"
+                await self._actor.say(raw, "LeftBehind", note, is_warning=True)
+        await self._actor.set_finalizer(raw, FINALIZER, wanted=False)
+        return None

@@ -1,0 +1,212 @@
+"""Resources as the API server gives them into resources that may be acted on, or why not.
+
+The schema has judged each of them alone; here they are judged again, since an older schema may be
+installed, and against each other. Pure: never raises, whatever it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from embedfleet.errors import Problem
+from embedfleet.resources import Embedder, Fleet, ModelRoute
+from embedfleet.resources.base import Resource, Violation
+from embedfleet.resources.documents import Document
+from embedfleet.resources.manifest import KINDS
+from embedfleet.resources.problems import judge
+from embedfleet.resources.rules import (
+    Model,
+    name_violations,
+    pool_violations,
+    route_violations,
+)
+from embedfleet_operator.rendering import Manifest, cluster_violations
+from embedfleet_operator.status_conditions import Refusal
+from embedfleet_operator.status_reasons import Reason
+
+__all__ = [
+    "Judged",
+    "fleet_of",
+    "judged",
+    "judged_fleet",
+    "judged_models",
+    "judged_routes",
+]
+
+R = TypeVar("R", bound=Resource)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged(Generic[R]):
+    """A resource and the verdict on it.
+
+    Attributes:
+        raw: As read.
+        resource: None if it cannot be understood.
+        refusal: Why it is not accepted; None if it is.
+    """
+
+    raw: Manifest
+    resource: R | None
+    refusal: Refusal | None = None
+
+    @property
+    def ref(self) -> str:
+        """Such as `Embedder/docs`."""
+        return f"{self.raw['kind']}/{self.name}"
+
+    @property
+    def name(self) -> str:
+        """The resource's name."""
+        return str(self.raw["metadata"]["name"])
+
+    @property
+    def generation(self) -> int:
+        """Counts the changes of its spec."""
+        return int(self.raw["metadata"].get("generation") or 0)
+
+    def refused(self, refusal: Refusal) -> Judged[R]:
+        """Refuse it, unless it is refused already."""
+        return self if self.refusal else replace(self, refusal=refusal)
+
+    def refused_by(self, violations: Iterable[Violation]) -> Judged[R]:
+        """Refuse it if any rule does not hold."""
+        sentences = [_sentence(each) for each in violations]
+        return self.refused(_refusal(sentences)) if sentences else self
+
+
+def judged(kind: type[R], raw: Manifest) -> Judged[R]:
+    """Judge one resource alone."""
+    content = {key: value for key, value in raw.items() if key != "status"}
+    found = judge(kind, Document("cluster", 1, content))
+    if isinstance(found, tuple):
+        return Judged(raw, None, _refusal([_sentence(problem) for problem in found]))
+    return Judged(raw, found)
+
+
+def judged_fleet(raw: Manifest, others: Sequence[Manifest]) -> Judged[Fleet]:
+    """Judge a fleet, alone and beside the fleets of every namespace."""
+    found = judged(Fleet, raw)
+    fleet = found.resource
+    if fleet is None:
+        return found
+    found = found.refused_by(cluster_violations(fleet))
+    existing = fleet.spec.existing_cluster
+    if existing is None:
+        return found
+    for other in _oldest_first(others):
+        if other["metadata"]["uid"] == raw["metadata"]["uid"]:
+            return found
+        if _dashboard(other) == existing.dashboard:
+            metadata = other["metadata"]
+            return found.refused_by(
+                [
+                    Violation(
+                        "spec.existingCluster.dashboard", existing.dashboard,
+                        f"is Fleet {metadata['namespace']}/{metadata['name']}'s: what one puts "
+                        "there deletes the other's models", "Give this fleet a cluster of its own.",
+                    )
+                ]
+            )  # fmt: skip
+    return found
+
+
+def judged_models(
+    fleet: Fleet | None, fleets: Sequence[str], raws: Iterable[Manifest]
+) -> tuple[Judged[Model], ...]:
+    """Judge the models of a fleet, or those of none, oldest first: a name is whose it was first."""
+    found: list[Judged[Model]] = []
+    for raw in _oldest_first(raws):
+        kind: type[Any] = KINDS[raw["kind"]]
+        each: Judged[Model] = judged(kind, raw)
+        model = each.resource
+        if model is not None:
+            before = [other.resource for other in found if other.resource is not None]
+            each = each.refused_by(name_violations(model, before))
+            if fleet is None:
+                each = each.refused(_missing_fleet(raw, fleets))
+            else:
+                each = each.refused_by(pool_violations(model, fleet))
+        found.append(each)
+    return tuple(found)
+
+
+def judged_routes(
+    fleet: Fleet | None,
+    fleets: Sequence[str],
+    raws: Iterable[Manifest],
+    models: Sequence[Judged[Model]],
+) -> tuple[Judged[ModelRoute], ...]:
+    """Judge the routes of a fleet against its models."""
+    found = []
+    served = [model.resource for model in models if model.resource is not None]
+    embedders = {each.name: each for each in served if isinstance(each, Embedder)}
+    for raw in _oldest_first(raws):
+        each = judged(ModelRoute, raw)
+        if each.resource is not None:
+            kind = str(each.resource.spec.target_kind)
+            known = {m.name: None for m in models if m.raw["kind"] == kind}
+            names = fleet.name if fleet else None
+            mentioned = route_violations(each.resource, names, known, embedders)
+            each = each.refused_by([*name_violations(each.resource, served), *mentioned])
+            if not known:
+                text = f"spec.rules name models, but no {kind} is served: apply one."
+                each = each.refused(Refusal(Reason.INVALID, text))
+            if fleet is None:
+                each = each.refused(_missing_fleet(raw, fleets))
+        found.append(each)
+    return tuple(found)
+
+
+def fleet_of(raw: Mapping[str, Any], fleets: Sequence[str]) -> str:
+    """Tell which of a namespace's fleets a resource belongs to; empty for none of them.
+
+    Where there is just one, nothing needs to be said.
+    """
+    said = _said(raw, "spec", "fleet")
+    if said is None and len(fleets) == 1:
+        return fleets[0]
+    return said if said and said in fleets else ""
+
+
+def _missing_fleet(raw: Mapping[str, Any], fleets: Sequence[str]) -> Refusal:
+    known = ", ".join(fleets) or "none"
+    said = _said(raw, "spec", "fleet")
+    if said is None:
+        text = f"spec.fleet is missing: this namespace has {known}. "
+        return Refusal(
+            Reason.FLEET_MISSING, text + ("Say which one." if fleets else "Create a Fleet.")
+        )
+    text = f"spec.fleet is {said!r}: no such Fleet in this namespace; it has {known}."
+    return Refusal(Reason.FLEET_MISSING, f"{text} Create it, or correct the name.")
+
+
+def _dashboard(raw: Mapping[str, Any]) -> str | None:
+    return _said(raw, "spec", "existingCluster", "dashboard")
+
+
+def _said(raw: Any, *path: str) -> str | None:
+    """Read a text, however the rest of the resource looks."""
+    for key in path:
+        raw = raw.get(key) if isinstance(raw, Mapping) else None
+    return raw if isinstance(raw, str) else None
+
+
+def _oldest_first(raws: Iterable[Manifest]) -> list[Manifest]:
+    def age(raw: Manifest) -> tuple[str, str, str]:
+        metadata = raw["metadata"]
+        return str(metadata.get("creationTimestamp")), metadata["name"], raw["kind"]
+
+    return sorted(raws, key=age)
+
+
+def _sentence(problem: Problem | Violation) -> str:
+    value = str(problem.value)
+    found = f" is {value}" if value else ""
+    return f"{problem.path}{found}: {problem.limit}. {problem.remedy}"
+
+
+def _refusal(sentences: Sequence[str]) -> Refusal:
+    return Refusal(Reason.INVALID, " ".join(sentences))

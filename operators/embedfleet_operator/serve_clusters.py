@@ -1,0 +1,122 @@
+"""Two ways to run a fleet's applications behind one interface.
+
+KubeRay is told by the RayService, one of the fleet's manifests, and puts its configuration to Serve
+itself; whatever else is put there it overwrites. A cluster that ran before is told directly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from embedfleet.errors import EmbedfleetError
+from embedfleet.rendering.serve import ServeConfig
+from embedfleet.rendering.serve_state import summarize
+from embedfleet.serve_rest import ServeRest
+from embedfleet_operator.differences import covers
+from embedfleet_operator.seen import ServeState
+
+__all__ = ["KubeRayCluster", "RestCluster", "ServeCluster"]
+
+_PUT_SECONDS: Final = 20.0
+
+
+class ServeCluster(Protocol):
+    """A Ray cluster as the operator uses it."""
+
+    async def observe(self) -> ServeState:
+        """Ask Serve; an answer that does not come is a state, too."""
+
+    async def deploy(self, config: ServeConfig, state: ServeState) -> bool:
+        """Make Serve run a configuration; tells whether anything had to be said.
+
+        Raises:
+            EmbedfleetError: Serve refuses it or does not answer.
+        """
+
+    async def clear(self) -> None:
+        """Take every application away.
+
+        Raises:
+            EmbedfleetError: Serve does not answer.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class KubeRayCluster:
+    """A cluster that KubeRay built: its dashboard is only read."""
+
+    dashboard: str
+    token: str = ""
+
+    async def observe(self) -> ServeState:
+        """Ask Serve."""
+        return await asyncio.to_thread(_observe, self.dashboard, self.token)
+
+    async def deploy(self, config: ServeConfig, state: ServeState) -> bool:
+        """Leave it to KubeRay, which reads the RayService."""
+        return False
+
+    async def clear(self) -> None:
+        """Leave it to the garbage collector, which deletes the RayService."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestCluster:
+    """A cluster that ran before: this operator alone puts its configuration."""
+
+    dashboard: str
+    token: str = ""
+
+    async def observe(self) -> ServeState:
+        """Ask Serve."""
+        return await asyncio.to_thread(_observe, self.dashboard, self.token)
+
+    async def deploy(self, config: ServeConfig, state: ServeState) -> bool:
+        """Put the configuration unless Serve has it."""
+        wanted = {each["name"]: each for each in config["applications"]}
+        if wanted.keys() == state.deployed.keys() and covers(state.deployed, wanted):
+            return False
+        await asyncio.to_thread(_put, self.dashboard, self.token, config)
+        return True
+
+    async def clear(self) -> None:
+        """Take every application away."""
+        await asyncio.to_thread(_delete, self.dashboard, self.token)
+
+
+def _observe(dashboard: str, token: str) -> ServeState:
+    try:
+        with ServeRest(dashboard, token) as serve:
+            found = serve.get()["applications"]
+        return ServeState(
+            "",
+            {name: summarize(name, each) for name, each in found.items()},
+            {name: each["deployed_app_config"] for name, each in found.items() if _whole(each)},
+        )
+    except EmbedfleetError as error:
+        return ServeState(error.message)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        return ServeState(
+            f"Ray's dashboard at {dashboard} gives no state of Serve ({type(error).__name__}: "
+            f"{error}). Check that the address is Ray's and its version is 2.60."
+        )
+
+
+def _whole(application: Mapping[str, Any]) -> bool:
+    """Whether Serve tells the configuration of an application that this operator made."""
+    config = application.get("deployed_app_config") or {}
+    deployments = config.get("deployments") or ()
+    return isinstance(config.get("args"), Mapping) and len(deployments) == 1
+
+
+def _put(dashboard: str, token: str, config: ServeConfig) -> None:
+    with ServeRest(dashboard, token) as serve:
+        serve.put(config, _PUT_SECONDS)
+
+
+def _delete(dashboard: str, token: str) -> None:
+    with ServeRest(dashboard, token) as serve:
+        serve.delete()
