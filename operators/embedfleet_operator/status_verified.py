@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from embedfleet.golden import Golden, measured
 from embedfleet.rendering.serve_state import FAILED, ApplicationStatus
-from embedfleet_operator.crds.status import ModelStatus, Verification
+from embedfleet_operator.crds.status import Condition, ModelStatus, Truth, Verification
 from embedfleet_operator.status_conditions import Verdict, false, true, unknown
-from embedfleet_operator.status_reasons import REASONS, Observation, Reason
+from embedfleet_operator.status_reasons import Observation, Reason
 
 __all__ = ["GoldenObservation", "fingerprint", "verified"]
 
@@ -70,11 +70,13 @@ def verified(observed: GoldenObservation, now: datetime) -> tuple[Verdict, Verif
         The verdict, and what the status is to say; None leaves that as it is.
     """
     golden, before = observed.golden, observed.previous.verification
+    last = _last(observed.previous)
     if golden is None:
         return unknown(Reason.NO_GOLDEN), None
     # First of all: once the version before is back, Serve says nothing of this one any more.
     if before is not None and before.refused == observed.wanted:
-        return false(Reason.DRIFTED, _last_message(observed.previous)), None
+        message = last.message if last is not None and last.reason == Reason.DRIFTED else ""
+        return false(Reason.DRIFTED, message), None
     app = observed.application
     if app is None or observed.applied != observed.wanted:
         return unknown(Reason.VERIFYING), None
@@ -87,7 +89,8 @@ def verified(observed: GoldenObservation, now: datetime) -> tuple[Verdict, Verif
             **measured(message)._asdict(),
         )
         return false(Reason.DRIFTED, message), facts
-    if app.status == "RUNNING" and app.pids:
+    # Without replicas nothing is compared, and nothing forgotten.
+    if app.status == "RUNNING" and (app.pids or (last and last.status is Truth.TRUE)):
         reason = Reason.MATCHES if observed.pinned else Reason.RECORDED
         return true(reason), _passed(golden, before, now)
     return unknown(Reason.VERIFYING), None
@@ -100,8 +103,7 @@ def _passed(golden: Golden, before: Verification | None, now: datetime) -> Verif
     return Verification(time=now.replace(microsecond=0), contract_hash=golden.contract_hash)
 
 
-def _last_message(previous: ModelStatus) -> str:
-    for condition in previous.conditions or ():
-        if condition.type == Observation.VERIFIED and condition.reason == Reason.DRIFTED:
-            return condition.message
-    return REASONS[Reason.DRIFTED]
+def _last(previous: ModelStatus) -> Condition | None:
+    """Find what was said last."""
+    conditions = previous.conditions or ()
+    return next((each for each in conditions if each.type == Observation.VERIFIED), None)
