@@ -32,6 +32,7 @@ class Reason(StrEnum):
     CONTRACT_CHANGED = "ContractChanged"
     FLEET_MISSING = "FleetMissing"
     SECRET_MISSING = "SecretMissing"
+    GOLDEN_MISSING = "GoldenMissing"
     KUBERAY_MISSING = "KubeRayMissing"
     KUBERAY_OUTDATED = "KubeRayOutdated"
     NOT_NEEDED = "NotNeeded"
@@ -75,6 +76,10 @@ REASONS: Final[Mapping[Reason, str]] = {
     ),
     Reason.FLEET_MISSING: "No such Fleet in this namespace: create it, or correct spec.fleet.",
     Reason.SECRET_MISSING: "A Secret that the spec names is missing or lacks a key: create it.",
+    Reason.GOLDEN_MISSING: (
+        "The ConfigMap that spec.verification names is missing or holds no golden outputs of this "
+        "role: create it with `embedfleet golden`, or name none."
+    ),
     Reason.KUBERAY_MISSING: "The kinds of KubeRay are not installed: install its operator.",
     Reason.KUBERAY_OUTDATED: "KubeRay lacks a field that a fleet needs: upgrade it and its CRDs.",
     Reason.NOT_NEEDED: "No ModelCache is named: replicas load from the source itself.",
