@@ -8,6 +8,10 @@
     ├── ContractMismatch            FAILED_PRECONDITION no    not the vector space expected
     ├── GoldenMismatch              FAILED_PRECONDITION no    not the outputs of its contract
     ├── CheckpointError             FAILED_PRECONDITION no    not the files they should be
+    ├── FetchFailed                 FAILED_PRECONDITION no    files that a source does not give
+    │   ├── DigestMismatch          FAILED_PRECONDITION no    other files than were asked for
+    │   └── SecretMissing           FAILED_PRECONDITION no    credentials that are named, not there
+    ├── FetchInterrupted            UNAVAILABLE        yes    a source that breaks off
     ├── Unsupported                 UNIMPLEMENTED      no
     ├── Overloaded                  RESOURCE_EXHAUSTED yes    carries when to come back
     ├── TooLarge                    RESOURCE_EXHAUSTED no     the message is over a size limit
@@ -32,8 +36,11 @@ __all__ = [
     "CheckpointError",
     "ContractMismatch",
     "DeadlineExceeded",
+    "DigestMismatch",
     "EmbedfleetError",
     "EngineError",
+    "FetchFailed",
+    "FetchInterrupted",
     "GoldenMismatch",
     "InvalidManifest",
     "InvalidRequest",
@@ -42,6 +49,7 @@ __all__ = [
     "OutOfMemory",
     "Overloaded",
     "Problem",
+    "SecretMissing",
     "TooLarge",
     "Unavailable",
     "Unsupported",
@@ -176,6 +184,27 @@ class CheckpointError(EmbedfleetError):
     """A checkpoint's files are missing, damaged, unsafe or of another architecture."""
 
     code = "FAILED_PRECONDITION"
+
+
+class FetchFailed(EmbedfleetError):
+    """A model's files cannot be had: trying again unchanged cannot help."""
+
+    code = "FAILED_PRECONDITION"
+
+
+class DigestMismatch(FetchFailed):
+    """Files are not those whose digests are given."""
+
+
+class SecretMissing(FetchFailed):
+    """Credentials that a source names are not there."""
+
+
+class FetchInterrupted(EmbedfleetError):
+    """A source broke off or did not answer; what was fetched is kept."""
+
+    code = "UNAVAILABLE"
+    retryable = True
 
 
 class Unsupported(EmbedfleetError):

@@ -83,7 +83,7 @@ def test_the_list_points_at_commands_of_that_name(name):
     ("option", "meant_for"),
     [
         ("fleet", ["embed", "rerank", "tokenize", "models", "golden", "status", "down"]),
-        ("files", ["up", "plan", "apply", "validate"]),
+        ("files", ["up", "plan", "apply", "validate", "fetch"]),
     ],
 )
 def test_an_option_means_the_same_everywhere(option, meant_for):

@@ -37,6 +37,7 @@ COMMANDS = {
     "plan": Entry("embedfleet.cli.plan:plan", "Show what applying manifests would change."),
     "apply": Entry("embedfleet.cli.apply:apply", "Change a running fleet to its manifests."),
     "validate": Entry("embedfleet.cli.validate:validate", "Check manifests, naming every problem."),
+    "fetch": Entry("embedfleet.cli.fetch:fetch", "Fetch a model's files into a folder."),
     "embed": Entry("embedfleet.cli.embed:embed", "Turn texts into vectors."),
     "rerank": Entry("embedfleet.cli.rerank:rerank", "Order documents by how they answer a query."),
     "tokenize": Entry("embedfleet.cli.token_ids:tokenize", "Show the token ids a model computes."),
