@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,14 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
+from drifted import EMBEDDED, drifted
 
 from embedfleet.batching.batcher import Batcher
 from embedfleet.batching.packing import PackedBatch
 from embedfleet.batching.planner import Limits
 from embedfleet.catalog import DEFAULT_INSTRUCTION
-from embedfleet.checkpoint import resolve
 from embedfleet.engine.base import YieldPoint
 from embedfleet.errors import GoldenMismatch, Overloaded
 from embedfleet.golden import GOLDEN_DOCUMENTS, GOLDEN_QUERY, GOLDEN_TEXTS, Golden, measured
@@ -29,8 +26,6 @@ from embedfleet.rendering.replica import GoldenSettings, ReplicaArguments, Repli
 from embedfleet.resources.shared import Batching
 from embedfleet.runtime import EmbedderRuntime, ModelRuntime, RerankerRuntime, load_model
 from embedfleet.runtime.verification import row_of
-
-EMBEDDED = {Role.EMBEDDER: "embedded/embedder", Role.RERANKER: "embedded/reranker"}
 
 
 @asynccontextmanager
@@ -46,20 +41,6 @@ async def replica(
         yield runtime
     finally:
         await runtime.close()
-
-
-def perturbed(folder: Path, role: Role, size: float) -> str:
-    """Copy a checkpoint and shake every tensor of its layers."""
-    shutil.copytree(resolve(EMBEDDED[role]), folder)
-    file = folder / "model.safetensors"
-    tensors = load_file(file)
-    generator = torch.Generator().manual_seed(5)
-    for name, tensor in tensors.items():
-        if "layers" in name:
-            noise = torch.randn(tensor.shape, generator=generator) * size
-            tensors[name] = (tensor.float() * (1 + noise)).to(tensor.dtype)
-    save_file(tensors, file)
-    return str(folder)
 
 
 async def embedded(runtime: EmbedderRuntime) -> list[Any]:
@@ -109,7 +90,7 @@ async def test_leading_components_are_enough(dimension: int) -> None:
 
 async def test_a_drifted_embedder_does_not_start_and_says_the_cosine(tmp_path: Path) -> None:
     golden = await golden_of(Role.EMBEDDER)
-    source = perturbed(tmp_path / "m", Role.EMBEDDER, 0.3)
+    source = drifted(tmp_path / "m", Role.EMBEDDER, 0.3)
     async with replica(Role.EMBEDDER, source) as runtime:
         now, contract = await embedded(runtime), runtime.provenance.contract_hash
     was = golden.decoded()
@@ -131,7 +112,7 @@ async def test_a_drifted_embedder_does_not_start_and_says_the_cosine(tmp_path: P
 
 async def test_a_drifted_reranker_does_not_start_and_says_the_agreement(tmp_path: Path) -> None:
     golden = await golden_of(Role.RERANKER)
-    source = perturbed(tmp_path / "m", Role.RERANKER, 0.5)
+    source = drifted(tmp_path / "m", Role.RERANKER, 0.5)
     async with replica(Role.RERANKER, source) as runtime:
         now, contract = await scored(runtime), runtime.provenance.contract_hash
     was = [float(golden.decoded()[place][0]) for place in range(8)]
@@ -148,7 +129,7 @@ async def test_a_drifted_reranker_does_not_start_and_says_the_agreement(tmp_path
 
 async def test_other_files_are_another_contract_and_the_cosine_is_said(tmp_path: Path) -> None:
     golden = await golden_of(Role.EMBEDDER)
-    source = perturbed(tmp_path / "m", Role.EMBEDDER, 0.001)
+    source = drifted(tmp_path / "m", Role.EMBEDDER, 0.001)
     with pytest.raises(GoldenMismatch, match=golden.contract_hash) as refused:
         async with replica(Role.EMBEDDER, source, held_to(golden, 0.0)):
             pass

@@ -38,7 +38,7 @@ class EmbedderVerification(Part):
     min_cosine: Annotated[float, Field(ge=0, le=1)] = 0.99
     """Cosine to its golden vector that every text must reach."""
     golden_config_map_name: ObjectName | None = None
-    """ConfigMap of golden vectors. None: recorded when the contract is first served."""
+    """ConfigMap of golden vectors. None: recorded at first. Not used on a laptop."""
 
     @property
     def bound(self) -> float:

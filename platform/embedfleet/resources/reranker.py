@@ -41,7 +41,7 @@ class RerankerVerification(Part):
     min_rank_agreement: Annotated[float, Field(ge=-1, le=1)] = 0.9
     """Rank correlation (Kendall's tau-b) with the golden order that must be reached."""
     golden_config_map_name: ObjectName | None = None
-    """ConfigMap of golden scores. None: recorded when the contract is first served."""
+    """ConfigMap of golden scores. None: recorded at first. Not used on a laptop."""
 
     @property
     def bound(self) -> float:
