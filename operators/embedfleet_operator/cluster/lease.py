@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import aiohttp
-
 from embedfleet_operator.cluster.api import Api, ApiError
 from embedfleet_operator.cluster.kinds import kind_of
 from embedfleet_operator.rendering.manifests import Manifest
@@ -85,20 +83,25 @@ class Lease:
             led = self.leads
             try:
                 async with asyncio.timeout(self._spec.renew / 2):
-                    await self.attempt()
+                    if await self.attempt():
+                        _log.info("%s holds the lease", self._spec.identity)
+                        gained()
             except ApiError as error:
                 if not error.is_transient:
                     _log.error("lease: %s", error)
-            except (OSError, TimeoutError, aiohttp.ClientError) as error:
+            except OSError as error:
                 _log.warning("lease: %s", error or type(error).__name__)
-            if self.leads != led:
-                _log.info("%s %s the lease", self._spec.identity, "lost" if led else "holds")
-                if not led:
-                    gained()
+            if led and not self.leads:
+                _log.warning("%s lost the lease", self._spec.identity)
             await asyncio.sleep(self._spec.retry * random.uniform(0.8, 1.2))
 
-    async def attempt(self) -> None:
-        """Renew the lease, or take it if its holder has let it end."""
+    async def attempt(self) -> bool:
+        """Renew the lease, or take it if its holder has let it end.
+
+        Returns:
+            Whether it was not held until now; a renewal that came too late counts, since what was
+            to be done meanwhile was not.
+        """
         # From before the request: the server may have counted it from then on.
         now = self._clock()
         found = await self._api.get(kind_of("Lease"), self._spec.namespace, self._spec.name)
@@ -108,8 +111,10 @@ class Lease:
             await self._api.replace(self._record(found, now_held=self._is_mine(found)))
         else:
             self._renewed_at = None
-            return
+            return False
+        led = self.leads
         self._renewed_at = now
+        return self.leads and not led
 
     async def release(self) -> None:
         """Give the lease back, so that the next holder need not wait for its end."""
@@ -122,19 +127,20 @@ class Lease:
             await self._api.replace(found)
 
     def _is_mine(self, found: Manifest) -> bool:
-        return bool(found["spec"].get("holderIdentity") == self._spec.identity)
+        return bool(_spec(found).get("holderIdentity") == self._spec.identity)
 
     def _may_take(self, found: Manifest, now: float) -> bool:
-        record = found["spec"]
+        record = _spec(found)
         if self._is_mine(found) or not record.get("holderIdentity"):
             return True
         if self._seen is None or self._seen[0] != record:
-            self._seen = (record, now)
+            # From after the answer: its holder may have renewed while the request was on its way.
+            self._seen = (record, self._clock())
         duration = float(record.get("leaseDurationSeconds") or self._spec.duration)
         return now - self._seen[1] > max(duration, self._spec.duration)
 
     def _record(self, found: Manifest, *, now_held: bool) -> Manifest:
-        spec = found.get("spec", {})
+        spec = _spec(found)
         stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         changes = {
             "holderIdentity": self._spec.identity,
@@ -151,3 +157,7 @@ class Lease:
             or {"name": self._spec.name, "namespace": self._spec.namespace},
             "spec": {**spec, **changes},
         }
+
+
+def _spec(found: Manifest) -> Manifest:
+    return found.get("spec") or {}

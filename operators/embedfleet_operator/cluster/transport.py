@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import aiohttp
@@ -17,6 +18,7 @@ __all__ = ["credentials", "transport"]
 _READ_SECONDS: Final = 30.0
 _WRITE_SECONDS: Final = 5.0
 """No longer than a lease outlives its holder's own trust in it: then no write comes late."""
+_UNLIMITED: Final = 0
 _SILENCE_SECONDS: Final = WATCH_SECONDS + 30.0
 """A watch ends by itself before: a connection that is silent for longer is dead."""
 
@@ -27,7 +29,8 @@ async def credentials(kubeconfig: str = "") -> Configuration:
     Raises:
         Unavailable: There is neither.
     """
-    found = Configuration()
+    # Watches hold theirs for minutes: with a limit, many namespaces would leave none for writes.
+    found = Configuration(connection_pool_maxsize=_UNLIMITED)
     try:
         if kubeconfig:
             await config.load_kube_config(config_file=kubeconfig, client_configuration=found)
@@ -42,7 +45,7 @@ async def credentials(kubeconfig: str = "") -> Configuration:
 
 
 def transport(client: ApiClient) -> Send:
-    """Carry requests over one client's connections."""
+    """Carry requests over one client's connections; what breaks them is an `OSError`."""
 
     async def send(request: Request) -> Answer:
         headers = {"Accept": "application/json", "Content-Type": request.content_type}
@@ -57,24 +60,34 @@ def transport(client: ApiClient) -> Send:
         timeout = aiohttp.ClientTimeout(
             total=None if request.streams else total, sock_read=_SILENCE_SECONDS
         )
-        response: Any = await client.rest_client.request(
-            method, url, headers=headers, body=request.body, _request_timeout=timeout
-        )
-        if request.streams and response.status == 200:
-            return Answer(response.status, lines=_lines(response.response))
-        return Answer(response.status, await response.read())
+        with _translated():
+            response: Any = await client.rest_client.request(
+                method, url, headers=headers, body=request.body, _request_timeout=timeout
+            )
+            if request.streams and response.status == 200:
+                return Answer(response.status, lines=_lines(response.response))
+            return Answer(response.status, await response.read())
 
     return send
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except aiohttp.ClientError as error:
+        raise ConnectionError(str(error) or type(error).__name__) from error
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     """Split a stream into lines of any length."""
     rest = b""
     try:
-        async for chunk in response.content.iter_any():
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                if line.strip():
-                    yield line
+        with _translated():
+            async for chunk in response.content.iter_any():
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    if line.strip():
+                        yield line
     finally:
         response.close()

@@ -14,8 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import aiohttp
-
 from embedfleet_operator.cluster.api import Api, ApiError, Listing
 from embedfleet_operator.cluster.kinds import Kind, kind_of
 from embedfleet_operator.rendering.manifests import Manifest
@@ -42,6 +40,7 @@ class Store:
         self._objects: dict[str, dict[Key, Manifest]] = {}
         self._listed: dict[tuple[str, str], bool] = {}
         self._newest: dict[str, int] = {}
+        self._gone: dict[str, dict[str, int]] = {}
 
     def synced(self, kind: Kind, namespace: str = "") -> bool:
         """Whether a kind has been listed, or is known not to exist."""
@@ -63,23 +62,31 @@ class Store:
     def put(self, found: Manifest) -> bool:
         """Keep an object; tells whether it is another than before.
 
-        An older version than is kept is dropped: events may come late or twice, and the answer to
-        a write overtakes its event.
+        An older version than is kept is dropped, and so is one of an object that is gone: events
+        may come late or twice, and the answer to a write before or after them.
         """
         objects = self._objects.setdefault(kind_of(found).name, {})
         before = objects.get(_key(found))
         if before is not None and _version(found) <= _version(before):
+            return False
+        gone = self._gone.get(found["kind"], {}).get(found["metadata"]["uid"])
+        if gone is not None and _version(found) <= gone:
             return False
         self._see(found["kind"], _version(found))
         objects[_key(found)] = _slim(found)
         return True
 
     def drop(self, found: Manifest) -> bool:
-        """Forget an object, unless another of its name is kept."""
-        self._see(found["kind"], _version(found))
+        """Forget an object, unless another of its name or a later version of it is kept."""
+        version, uid = _version(found), found["metadata"]["uid"]
+        self._see(found["kind"], version)
         objects = self._objects.get(kind_of(found).name, {})
         before = objects.get(_key(found))
-        if before is None or before["metadata"]["uid"] != found["metadata"]["uid"]:
+        is_same = before is not None and before["metadata"]["uid"] == uid
+        if before is not None and is_same and _version(before) > version:
+            return False
+        self._gone.setdefault(found["kind"], {})[uid] = version
+        if not is_same:
             return False
         del objects[_key(found)]
         return True
@@ -99,6 +106,8 @@ class Store:
             del objects[key]
         objects.update(new)
         self._listed[kind.name, namespace] = listing is not None
+        # What was deleted before the list comes late only before it.
+        self._gone.pop(kind.name, None)
         gone = [found for key, found in old.items() if key not in new]
         other = [found for key, found in new.items() if key not in old or old[key] != found]
         return [*gone, *other]
@@ -135,7 +144,7 @@ class Follower:
                 failures = 0
             except ApiError as error:
                 failures = self._failed(error, failures)
-            except (OSError, ValueError, KeyError, aiohttp.ClientError) as error:
+            except (OSError, ValueError, KeyError) as error:
                 failures += 1
                 _log.warning("watching %s: %s", self.kind.plural, error or type(error).__name__)
             await asyncio.sleep(_pause(failures))
