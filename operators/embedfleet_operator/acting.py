@@ -127,8 +127,8 @@ class Actor:
         try:
             self._store.put(await self._api.apply(body, "status"))
         except ApiError as error:
-            # Deleted meanwhile, perhaps with another of its name in its place.
-            if error.status not in (404, 409):
+            # Deleted meanwhile; with another of its name in its place it is a conflict.
+            if error.status != 404:
                 raise
 
     async def set_finalizer(self, resource: Manifest, name: str, *, wanted: bool) -> None:

@@ -32,6 +32,7 @@ _log: Final = logging.getLogger("embedfleet.operator")
 
 _DEFINITION: Final = "rayservices.ray.io"
 _DEFINITION_SECONDS: Final = 30.0
+_LISTING_SECONDS: Final = 0.1
 _ORIGIN_LABEL: Final = "ray.io/originated-from-cr-name"
 
 
@@ -159,16 +160,20 @@ class Operator:
             return
         reason = error.reason if isinstance(error, ApiError) else type(error).__name__
         self.metrics.reconcile_errors.labels(key.kind, reason).inc()
-        known = isinstance(error, ApiError | OSError | TimeoutError)
+        known = isinstance(error, ApiError | OSError)
         where = f"{key.kind} {key.namespace}/{key.name}"
         _log.warning("%s: %s", where, error or reason, exc_info=None if known else error)
 
     async def _look_at_definitions(self) -> None:
         """Keep up with what the cluster can do: kinds may be installed at any time."""
         while True:
+            if self.not_ready():
+                # What is not listed yet is not absent: what was made of it would be taken away.
+                await asyncio.sleep(_LISTING_SECONDS)
+                continue
             try:
                 found = await self._free.get(kind_of("CustomResourceDefinition"), "", _DEFINITION)
-            except (ApiError, OSError, TimeoutError) as error:
+            except (ApiError, OSError) as error:
                 _log.warning("definition %s: %s", _DEFINITION, error)
             else:
                 self._adopt(found)
