@@ -193,6 +193,7 @@ def test_golden_outputs_reach_running_replicas(
     assert {change.field for change in found.changes} == fields
     assert {change.impact for change in found.changes} <= {Impact.RECONFIGURE}
     assert "v1:aaa" in str(found) or "spec.verification" not in fields
+    assert all("compare their outputs first" in change.reason for change in found.changes)
 
 
 def test_models_come_and_go() -> None:

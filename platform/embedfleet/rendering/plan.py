@@ -38,6 +38,8 @@ class Impact(IntEnum):
         return self.name.title().replace("_", "")
 
 
+_GOLDEN: Final = ("user_config", "golden")
+_COMPARED: Final = "Running replicas compare their outputs first; one that misses them is stopped."
 _MEANING: Final = {
     Impact.START: "Replicas start; nothing that runs is touched.",
     Impact.RECONFIGURE: "Running replicas take it over; nothing is interrupted.",
@@ -254,7 +256,7 @@ def _field(resource: str, path: _Path) -> tuple[str, Impact]:
     if path == ("args", "max_tokens"):
         field = "spec.maxTokens" if resource.startswith("Embedder") else "spec.maxPairTokens"
         return field, Impact.RESTART_APP
-    if path[:2] == ("user_config", "golden"):
+    if path[:2] == _GOLDEN:
         bound = "minCosine" if resource.startswith("Embedder") else "minRankAgreement"
         part = f".{bound}" if path[-1] == "bound" else ""
         return f"spec.verification{part}", Impact.RECONFIGURE
@@ -275,6 +277,8 @@ def _reason(resource: str, path: _Path, impact: Impact, after: Mapping[str, Any]
             reason += " Calls go on if there is room for one more replica."
         else:
             reason += " Calls to a lone replica wait: spec.rollout.maxSurgePercent avoids it."
+    if path[:2] == _GOLDEN:
+        return _COMPARED
     if path in _CONTRACT:
         embeds = resource.startswith("Embedder")
         effect = "vectors made before must be made again" if embeds else "scores change"
