@@ -36,6 +36,7 @@ class GoldenObservation:
         applied: Fingerprint of the version that Serve was last given; empty if it has none.
         application: The model as Serve sees it, in the same answer as what `applied` was read from.
         previous: The status as it was last written.
+        serve_answers: Whether Serve was reached; if not, what was last said goes on to hold.
     """
 
     golden: Golden | None
@@ -44,6 +45,7 @@ class GoldenObservation:
     applied: str
     application: ApplicationStatus | None
     previous: ModelStatus
+    serve_answers: bool = True
 
 
 def fingerprint(application: Mapping[str, Any], image: str = "") -> str:
@@ -77,6 +79,8 @@ def verified(observed: GoldenObservation, now: datetime) -> tuple[Verdict, Verif
     if before is not None and before.refused == observed.wanted:
         message = last.message if last is not None and last.reason == Reason.DRIFTED else ""
         return false(Reason.DRIFTED, message), None
+    if not observed.serve_answers and last is not None and last.reason != Reason.DRIFTED:
+        return Verdict(last.status, Reason(last.reason), last.message), None
     app = observed.application
     if app is None or observed.applied != observed.wanted:
         return unknown(Reason.VERIFYING), None

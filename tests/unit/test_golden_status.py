@@ -156,6 +156,18 @@ def test_going_to_sleep_forgets_nothing() -> None:
     assert reason(written(asleep, LATER)) == Reason.RECORDED
 
 
+def test_silence_of_serve_changes_nothing() -> None:
+    silent = {"application": None, "applied": "", "serve_answers": False}
+    good = written(seen(), NOW)
+    assert reason(written(seen(previous=good, **silent), LATER)) == Reason.RECORDED
+    refused = written(seen(wanted=NEW, applied=NEW, application=failing()), NOW)
+    still = written(seen(wanted=NEW, previous=refused, **silent), LATER)
+    assert (reason(still), may_serve(still)) == (Reason.DRIFTED, False)
+    corrected = written(seen(wanted=OLD, previous=refused, **silent), LATER)
+    assert (reason(corrected), may_serve(corrected)) == (Reason.VERIFYING, True)
+    assert reason(written(seen(**silent), NOW)) == Reason.VERIFYING
+
+
 def test_forgetting_the_golden_outputs_lets_the_new_version_in() -> None:
     refused = written(seen(wanted=NEW, applied=NEW, application=failing()), NOW)
     without = seen(golden=None, wanted=NEW, applied=OLD, previous=refused)

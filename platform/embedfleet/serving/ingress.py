@@ -123,13 +123,14 @@ def log_to_stderr() -> None:
     Serve's own logger is set to warnings: below that it builds a line for every request, even where
     the access log is off and the line is thrown away.
     """
-    if logger.handlers:
+    ours = logging.getLogger("embedfleet")
+    if ours.handlers:
         return
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
 
 
 class Ingress:
