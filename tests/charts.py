@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,12 @@ def rendered(
     values: Mapping[str, Any] | None = None, release: str = "embedfleet", namespace: str = "system"
 ) -> list[dict[str, Any]]:
     """Give what the operator's chart renders with the images and these values."""
-    done = template({**IMAGES, **(values or {})}, release, namespace)
+    text = _rendered(json.dumps({**IMAGES, **(values or {})}), release, namespace)
+    return [each for each in yaml.safe_load_all(text) if each]
+
+
+@cache
+def _rendered(values: str, release: str, namespace: str) -> str:
+    done = template(json.loads(values), release, namespace)
     assert done.returncode == 0, done.stderr
-    return [each for each in yaml.safe_load_all(done.stdout) if each]
+    return done.stdout

