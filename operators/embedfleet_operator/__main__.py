@@ -33,6 +33,7 @@ from embedfleet_operator.settings import IMAGE, Settings, own_identity, own_name
 @click.option("--gateway", default="", help="NAMESPACE/NAME of the Gateway that gRPC enters by.")
 @click.option("--gateway-domain", default="", help="Fleets get FLEET.NAMESPACE.DOMAIN.")
 @click.option("--monitoring-namespace", default="", help="Where Prometheus runs.")
+@click.option("--kuberay-namespace", default="", help="Where KubeRay's operator runs.")
 @click.option("--metrics-port", default=8080, show_default=True)
 @click.option("--health-port", default=8081, show_default=True)
 @click.option("--resync-seconds", default=300.0, show_default=True, help="Between two lists.")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,15 +35,14 @@ def values_table(text: str) -> str:
         ValueError: A value has no comment.
     """
     rows = ["| value | default | what it is |", "|---|---|---|"]
-    for path, comment in _documented(text.splitlines(), yaml.safe_load(text)):
-        default: Any = yaml.safe_load(text)
-        for key in path:
-            default = default[key]
+    values = yaml.safe_load(text)
+    for path, comment in _documented(text.splitlines()):
+        default = reduce(lambda inside, key: inside[key], path, values)
         rows.append(f"| `{'.'.join(path)}` | `{json.dumps(default)}` | {comment} |")
     return "\n".join(rows)
 
 
-def _documented(lines: list[str], values: Any) -> Iterator[tuple[tuple[str, ...], str]]:
+def _documented(lines: list[str]) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield each value's path and comment; a comment on a mapping speaks for all of it."""
     path: list[str] = []
     comment: list[str] = []

@@ -213,9 +213,12 @@ class Operator:
 
 
 def _target(settings: Settings) -> Target:
+    kuberay = settings.kuberay_namespace
+    # KubeRay reads dashboards too: while nobody says where it runs, none may be shut out.
+    readers = dict.fromkeys((settings.lease_namespace, kuberay)) if kuberay else ()
     return Target(
         image=settings.image,
         monitoring_namespace=settings.monitoring_namespace,
-        control_namespaces=(settings.lease_namespace,),
+        control_namespaces=tuple(readers),
         cluster_domain=settings.cluster_domain,
     )

@@ -26,6 +26,7 @@ class Settings:
         image: Image of fleets that name none.
         gateway: Where gRPC enters the cluster; None makes no routes.
         monitoring_namespace: Where Prometheus runs; empty lets every namespace read metrics.
+        kuberay_namespace: Where KubeRay runs; empty lets every namespace read dashboards.
         kubeconfig: File with credentials; empty for those of the pod.
         num_workers: Fleets reconciled at once.
     """
@@ -38,6 +39,7 @@ class Settings:
     cluster_domain: str = "cluster.local"
     gateway: Gateway | None = None
     monitoring_namespace: str = ""
+    kuberay_namespace: str = ""
     metrics_port: int = 8080
     health_port: int = 8081
     resync_seconds: float = 300.0

@@ -36,6 +36,7 @@ CATALOGUE = {
 EVERYTHING = {
     "watchNamespaces": ["search", "ads"],
     "gateway": {"name": "public", "namespace": "gateways", "domain": "models.example"},
+    "kuberay": {"namespace": "kuberay"},
     "monitoring": {"enabled": True, "namespace": "monitoring", "labels": {"release": "prometheus"}},
     "imagePullSecrets": [{"name": "registry"}],
     "priorityClassName": "system-cluster-critical",
@@ -213,7 +214,8 @@ def test_every_pod_meets_the_restricted_standard(values: dict[str, Any]) -> None
             ["--namespaces=search,ads", "--lease-name=embedfleet-operator",
              f"--image=r.example/f@sha256:{'a' * 64}", "--cluster-domain=corp.local",
              "--gateway=gateways/public", "--gateway-domain=models.example",
-             "--monitoring-namespace=monitoring", "--resync-seconds=60", "--log-level=debug"],
+             "--monitoring-namespace=monitoring", "--kuberay-namespace=kuberay",
+             "--resync-seconds=60", "--log-level=debug"],
         ),
     ],
     ids=["defaults", "everything"],
