@@ -40,7 +40,8 @@ def rendered(case: str) -> tuple[Manifest, ...]:
 
 
 def render_all(manifests: Manifests, target: Target = TARGET) -> tuple[Manifest, ...]:
-    return render(manifests.only_fleet(), manifests.models, target)
+    fleet = manifests.only_fleet()
+    return render(fleet, manifests.models, target, caches=manifests.caches)
 
 
 def only(manifests: tuple[Manifest, ...], kind: str) -> Manifest:

@@ -42,6 +42,7 @@ _FIELDS: Final = (
     (r"gcsFaultToleranceOptions\.redisAddress", "spec.gcsFaultTolerance.redisAddress"),
     (r"gcsFaultToleranceOptions\.redisPassword", "spec.gcsFaultTolerance.passwordSecretName"),
     (r".*\.template\.spec\.containers\.[a-z-]+\.image$", "spec.image"),
+    (r".*\.(?:volumeMounts|volumes)\.cache-([a-z0-9-]+)\.", r"spec.model.cache (\1)"),
     (rf"headGroupSpec\.{_RESOURCE}cpu", "spec.head.cpus"),
     (rf"headGroupSpec\.{_RESOURCE}memory", "spec.head.memoryGib"),
     (rf"headGroupSpec\..*{re.escape(OPTIONS_ANNOTATION)}", "what Serve reads when it starts"),
@@ -108,7 +109,8 @@ def _pool(
 
 
 def _field(path: str, table: tuple[tuple[str, str], ...]) -> str:
-    return next((field for pattern, field in table if re.match(pattern, path)), "")
+    found = ((re.match(pattern, path), field) for pattern, field in table)
+    return next((match.expand(field) for match, field in found if match), "")
 
 
 def _differences(

@@ -166,7 +166,7 @@ def test_pods_meet_the_restricted_standard(case: str) -> None:
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
         kinds = {kind for volume in spec["volumes"] for kind in volume.keys() - {"name"}}
-        assert kinds <= {"emptyDir", "projected"}
+        assert kinds <= {"emptyDir", "persistentVolumeClaim", "projected"}
         contexts += [container["securityContext"] for container in spec["containers"]]
     for context in contexts:
         assert context["allowPrivilegeEscalation"] is False

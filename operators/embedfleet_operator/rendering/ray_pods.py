@@ -12,6 +12,7 @@ from embedfleet.rendering.flags import SERVE_FLAGS
 from embedfleet.rendering.serve import ServePorts
 from embedfleet.resources.fleet import Fleet, Head
 from embedfleet.resources.pool import Pool
+from embedfleet_operator.rendering.caching import Mounts
 from embedfleet_operator.rendering.manifests import (
     RAY,
     RESTRICTED_CONTAINER,
@@ -74,14 +75,16 @@ def head_template(fleet: Fleet, target: Target, options_hash: str) -> dict[str, 
     return template
 
 
-def worker_template(fleet: Fleet, target: Target, pool: Pool) -> dict[str, Any]:
-    """Build the pod of one node of a pool.
+def worker_template(fleet: Fleet, target: Target, pool: Pool, cached: Mounts) -> dict[str, Any]:
+    """Build the pod of one node of a pool; `cached` are the models that replicas load from files.
 
     A pool that selects no nodes itself takes those that carry its accelerator's name.
     """
     template = _template(fleet, target, _pool_resources(pool))
     spec = template["spec"]
     spec["containers"][0].update({"name": "ray-worker", "ports": [*_NODE_PORTS]})
+    spec["containers"][0]["volumeMounts"] += cached.mounts
+    spec["volumes"] += cached.volumes
     # Only the head's autoscaler calls the API server.
     spec["automountServiceAccountToken"] = False
     selector = dict(pool.node_selector)

@@ -22,7 +22,9 @@ from embedfleet.rendering.serve import (
     to_yaml,
 )
 from embedfleet.resources.fleet import Fleet, FleetSpec
+from embedfleet.resources.model_cache import ModelCache
 from embedfleet.resources.pool import Pool
+from embedfleet_operator.rendering.caching import mounts
 from embedfleet_operator.rendering.manifests import (
     RAY,
     RESTRICTED_CONTAINER,
@@ -48,10 +50,15 @@ _HIGHEST_PRIORITY: Final = 100
 
 
 def rayservice(
-    fleet: Fleet, models: Sequence[Model], target: Target, goldens: Mapping[str, Golden]
+    fleet: Fleet,
+    models: Sequence[Model],
+    target: Target,
+    goldens: Mapping[str, Golden],
+    caches: Sequence[ModelCache],
 ) -> Manifest:
-    """Build the RayService of a fleet; `goldens` by application."""
+    """Build the RayService of a fleet; `goldens` by application, `caches` of its namespace."""
     config = serve_config(fleet, models, goldens)
+    cached = mounts(models, caches)
     spec = {
         "serveConfigV2": to_yaml(config),
         "upgradeStrategy": {"type": "NewCluster"},
@@ -65,7 +72,8 @@ def rayservice(
                 "template": head_template(fleet, target, _options_hash(config)),
             },
             "workerGroupSpecs": [
-                _group(fleet, target, pool, index) for index, pool in enumerate(fleet.spec.pools)
+                _group(pool, index, worker_template(fleet, target, pool, cached), target)
+                for index, pool in enumerate(fleet.spec.pools)
             ],
             **_shared_state(fleet.spec),
         },
@@ -136,7 +144,7 @@ def _autoscaler() -> dict[str, Any]:
     }
 
 
-def _group(fleet: Fleet, target: Target, pool: Pool, index: int) -> dict[str, Any]:
+def _group(pool: Pool, index: int, template: dict[str, Any], target: Target) -> dict[str, Any]:
     group = {
         "groupName": pool.name,
         # Where it starts; from then on it is the autoscaler's.
@@ -146,7 +154,7 @@ def _group(fleet: Fleet, target: Target, pool: Pool, index: int) -> dict[str, An
         "numOfHosts": 1,
         "labels": {POOL_LABEL: pool.name},
         "rayStartParams": {},
-        "template": worker_template(fleet, target, pool),
+        "template": template,
     }
     if target.kuberay.worker_group_priority:
         # By place, not by count: a pool added at the end changes none before it.

@@ -14,6 +14,7 @@ from embedfleet.golden import Golden
 from embedfleet.rendering.names import Model, application
 from embedfleet.resources.base import Violation
 from embedfleet.resources.fleet import Fleet
+from embedfleet.resources.model_cache import ModelCache
 from embedfleet_operator.rendering.edge import edge
 from embedfleet_operator.rendering.gateway import grpc_route
 from embedfleet_operator.rendering.manifests import COMPONENT_LABEL, EDGE, Manifest
@@ -32,6 +33,7 @@ def render(
     models: Sequence[Model],
     target: Target,
     goldens: Mapping[str, Golden] = _NO_GOLDENS,
+    caches: Sequence[ModelCache] = (),
 ) -> tuple[Manifest, ...]:
     """Render a fleet and its models.
 
@@ -40,6 +42,7 @@ def render(
         models: Those that may serve.
         target: The cluster.
         goldens: By application, what its replicas must still give.
+        caches: Of its namespace: where models that name one find their files.
 
     Raises:
         InvalidManifest: The fleet can run on a laptop only; see `cluster_violations`.
@@ -53,7 +56,7 @@ def render(
     ordered = sorted(models, key=application)
     found = (
         *network_policies(fleet, target),
-        rayservice(fleet, ordered, target, goldens),
+        rayservice(fleet, ordered, target, goldens, caches),
         *edge(fleet, ordered, target),
         *(grpc_route(fleet, target.gateway) if target.gateway else ()),
         *(pod_monitors(fleet) if target.monitoring else ()),
