@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from ray_cluster import TOKEN, ray_cluster
 
 from embedfleet.client import Client
 from embedfleet.config import Settings
 from embedfleet.errors import InvalidManifest, InvalidRequest, Unavailable
 from embedfleet.local.fleet import Up, bring_up, take_down
-from embedfleet.local.node import MARK, node_environment, processes_of, start_node, stop_all
-from embedfleet.local.ports import choose_ports
-from embedfleet.serve_rest import ServeRest
+from embedfleet.local.node import processes_of
 from embedfleet.resources import Manifests, parse_manifests
-
-TOKEN = "t" * 64
-CLUSTER = "cluster-of-somebody"
+from embedfleet.serve_rest import ServeRest
 
 
 def fleet_of(name: str, source: str) -> Manifests:
@@ -54,14 +50,8 @@ def test_nothing_is_left_of_a_fleet_that_could_not_start(tmp_path):
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[str]:
-    """The dashboard of a cluster that is not a fleet's, with the flags that fleets need."""
-    ports, folder = choose_ports(), Path(tempfile.mkdtemp(prefix="ef-"))
-    marks = {MARK: CLUSTER, "RAY_AUTH_TOKEN": TOKEN}
-    environment = node_environment({**Settings.load().environment, **marks}, ports, folder)
-    start_node(environment, ports, folder, 2)
-    yield f"http://127.0.0.1:{ports.dashboard}"
-    stop_all(CLUSTER)
-    shutil.rmtree(folder, ignore_errors=True)
+    with ray_cluster() as cluster:
+        yield cluster.dashboard
 
 
 def test_a_fleet_on_a_cluster_that_runs_already(ray, tmp_path):

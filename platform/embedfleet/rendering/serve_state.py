@@ -16,6 +16,9 @@ __all__ = ["FAILED", "ApplicationStatus", "ScaleDecision", "summarize"]
 FAILED: Final = ("DEPLOY_FAILED", "UNHEALTHY")
 """Serve's words for an application that does not come up, or no longer answers."""
 
+_ANSWERING: Final = ("RUNNING", "UPDATING", "PENDING_MIGRATION")
+"""A replica that takes new settings over holds its calls for a moment and loses none."""
+
 _OWN_ERROR: Final = re.compile(r"^(?:embedfleet\.errors\.)(\w+: .*)$", re.M)
 
 
@@ -41,7 +44,7 @@ class ApplicationStatus:
     Attributes:
         status: Serve's own word, such as `RUNNING`.
         message: Why it is not running: the replica's own error where there is one.
-        pids: Processes of the running replicas.
+        pids: Processes of the replicas that answer.
         live_replicas: Replicas that run or start.
         last_scale: The latest change of `target_replicas` that autoscaling made, if any.
     """
@@ -70,7 +73,7 @@ def summarize(name: str, application: Mapping[str, Any]) -> ApplicationStatus:
         status=application["status"],
         message=_cause("\n".join(message for message in messages if message)),
         target_replicas=sum(d.get("target_num_replicas") or 0 for d in deployments),
-        pids=tuple(r["pid"] for r in replicas if r["state"] == "RUNNING" and r.get("pid")),
+        pids=tuple(r["pid"] for r in replicas if r["state"] in _ANSWERING and r.get("pid")),
         live_replicas=sum(replica["state"] != "STOPPING" for replica in replicas),
         last_scale=_last_scale(deployments),
     )
