@@ -7,6 +7,7 @@ nothing, a delete names the object's uid, an event of the same words is the same
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -22,7 +23,13 @@ from embedfleet_operator.rendering import Manifest
 
 __all__ = ["Actor"]
 
+_log: Final = logging.getLogger("embedfleet.operator")
+
 _MAX_NOTE_CHARACTERS: Final = 1024
+_OUTDATED: Final = (
+    "The installed definition drops part of this status: it is older than the operator. Upgrade "
+    "the chart embedfleet-crds."
+)
 
 
 class Actor:
@@ -38,6 +45,7 @@ class Actor:
         self._api = api
         self._store = store
         self._identity = identity
+        self._answers: dict[tuple[str, str], tuple[Any, Any]] = {}
 
     async def apply(self, resource: Manifest, manifests: Iterable[Manifest]) -> None:
         """Apply what a resource needs, where it is not so already."""
@@ -46,8 +54,10 @@ class Actor:
             wanted = signed(manifest, reference)
             metadata = wanted["metadata"]
             live = self._store.get(wanted["kind"], metadata["namespace"], metadata["name"])
-            if live is None or not covers(live, wanted):
-                self._store.put(await self._api.apply(wanted))
+            if live is None or not (covers(live, wanted) or self._is_fixed(live, wanted)):
+                answer = await self._api.apply(wanted)
+                self._store.put(answer)
+                self._keep(answer, wanted)
 
     async def prune(self, resource: Manifest, wanted: Iterable[Manifest]) -> None:
         """Delete what was made for a resource and is wanted no more."""
@@ -115,9 +125,10 @@ class Actor:
     async def report(self, resource: Manifest, status: Status) -> None:
         """Write a status that says something else than before."""
         said = status.model_dump(mode="json", by_alias=True, exclude_none=True)
-        if said == resource.get("status"):
-            return
         metadata = resource["metadata"]
+        stored = resource.get("status")
+        if said == stored or self._answers.get(("status", metadata["uid"])) == (said, stored):
+            return
         body = {
             "apiVersion": resource["apiVersion"],
             "kind": resource["kind"],
@@ -125,11 +136,34 @@ class Actor:
             "status": said,
         }
         try:
-            self._store.put(await self._api.apply(body, "status"))
+            answer = await self._api.apply(body, "status")
+            self._store.put(answer)
+            if said != answer.get("status"):
+                self._answers["status", metadata["uid"]] = (said, answer.get("status"))
+                await self.say(resource, "DefinitionsOutdated", _OUTDATED, is_warning=True)
         except ApiError as error:
             # Deleted meanwhile; with another of its name in its place it is a conflict.
             if error.status != 404:
                 raise
+
+    def _is_fixed(self, live: Manifest, wanted: Manifest) -> bool:
+        """Whether a live object cannot become what is wanted, so that trying again is in vain.
+
+        A Job's pods never change, and what the API server has just dropped it would drop again.
+        """
+        if live["kind"] == "Job":
+            return True
+        known = self._answers.get((live["kind"], live["metadata"]["uid"]))
+        return known == (wanted, _version(live))
+
+    def _keep(self, answer: Manifest, said: Manifest) -> None:
+        """Remember what an apply came to where the answer is less than was said."""
+        key = answer["kind"], answer["metadata"]["uid"]
+        if covers(answer, said):
+            self._answers.pop(key, None)
+        else:
+            _log.warning("%s/%s is not kept as applied", key[0], answer["metadata"]["name"])
+            self._answers[key] = (said, _version(answer))
 
     async def set_finalizer(self, resource: Manifest, name: str, *, wanted: bool) -> None:
         """Hold a resource's deletion back, or let it go."""
@@ -144,6 +178,11 @@ class Actor:
         ]  # fmt: skip
         kind = kind_of(resource)
         await self._api.patch(kind, metadata["namespace"], metadata["name"], operations)
+
+
+def _version(live: Manifest) -> Any:
+    """Tell versions of what was asked for apart; kinds without a status have one for everything."""
+    return live["metadata"].get("generation") or live["metadata"]["resourceVersion"]
 
 
 def _test(field: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
