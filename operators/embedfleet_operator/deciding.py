@@ -79,8 +79,7 @@ def decide(seen: Seen) -> Decision:
     goldens = {application(m): g for m in models if (g := seen.goldens.get(_ref(m)))}
     manifests = render(fleet, models, target, goldens=goldens)
     config = serve_config(fleet, models, goldens)
-    lacking = unknown_fields(_only(manifests, "RayService"), seen.kuberay) if seen.kuberay else ()
-    if lacking:
+    if lacking := _lacking(seen, manifests):
         text = f"KubeRay lacks {', '.join(lacking)}: upgrade it and its definitions."
         refusal = Refusal(Reason.KUBERAY_OUTDATED, text)
         return _nothing(seen, refusal)
@@ -98,8 +97,11 @@ def _ref(model: Model) -> str:
     return f"{model.kind}/{model.name}"
 
 
-def _only(manifests: Sequence[Manifest], kind: str) -> Manifest:
-    return next(each for each in manifests if each["kind"] == kind)
+def _lacking(seen: Seen, manifests: Sequence[Manifest]) -> list[str]:
+    """List the fields that a fleet needs of KubeRay's definition and that it has not."""
+    services = [each for each in manifests if each["kind"] == "RayService"]
+    definition = seen.kuberay
+    return [path for each in services if definition for path in unknown_fields(each, definition)]
 
 
 def secrets_of(fleet: Fleet) -> dict[str, tuple[str, tuple[str, ...]]]:

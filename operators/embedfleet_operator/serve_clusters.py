@@ -18,7 +18,7 @@ from embedfleet.serve_rest import ServeRest
 from embedfleet_operator.differences import covers
 from embedfleet_operator.seen import ServeState
 
-__all__ = ["KubeRayCluster", "RestCluster", "ServeCluster"]
+__all__ = ["KubeRayCluster", "RestCluster", "ServeCluster", "read_state", "runs"]
 
 _PUT_SECONDS: Final = 20.0
 
@@ -76,8 +76,7 @@ class RestCluster:
 
     async def deploy(self, config: ServeConfig, state: ServeState) -> bool:
         """Put the configuration unless Serve has it."""
-        wanted = {each["name"]: each for each in config["applications"]}
-        if wanted.keys() == state.deployed.keys() and covers(state.deployed, wanted):
+        if runs(state, config):
             return False
         await asyncio.to_thread(_put, self.dashboard, self.token, config)
         return True
@@ -87,15 +86,30 @@ class RestCluster:
         await asyncio.to_thread(_delete, self.dashboard, self.token)
 
 
+def runs(state: ServeState, config: ServeConfig) -> bool:
+    """Whether Serve was given a configuration already, and nothing else."""
+    wanted = {each["name"]: each for each in config["applications"]}
+    return wanted.keys() == state.deployed.keys() and covers(state.deployed, wanted)
+
+
+def read_state(details: Mapping[str, Any]) -> ServeState:
+    """Read Serve's answer (`ServeInstanceDetails`).
+
+    Raises:
+        AttributeError, KeyError, TypeError, ValueError: It is none.
+    """
+    found = details["applications"]
+    return ServeState(
+        "",
+        {name: summarize(name, each) for name, each in found.items()},
+        {name: each["deployed_app_config"] for name, each in found.items() if _whole(each)},
+    )
+
+
 def _observe(dashboard: str, token: str) -> ServeState:
     try:
         with ServeRest(dashboard, token) as serve:
-            found = serve.get()["applications"]
-        return ServeState(
-            "",
-            {name: summarize(name, each) for name, each in found.items()},
-            {name: each["deployed_app_config"] for name, each in found.items() if _whole(each)},
-        )
+            return read_state(serve.get())
     except EmbedfleetError as error:
         return ServeState(error.message)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
