@@ -54,24 +54,19 @@ def stages(path: Path) -> list[Stage]:
     return read
 
 
-def run_stage(
-    stage: Stage, context: Path, folder: Path, variables: Mapping[str, str]
-) -> Sequence[str]:
-    """Run a stage's COPY from a context and its RUN in a folder, and give what it ran.
+def run_stage(stage: Stage, context: Path, folder: Path, variables: Mapping[str, str]) -> None:
+    """Run a stage's COPY from a context and its RUN in a folder.
 
     Raises:
         CalledProcessError: A command failed.
     """
     environment = {**os.environ, **variables}  # noqa: TID251
-    ran = []
     for each in stage.instructions:
         if each.name == "COPY":
             *sources, target = each.text.split()
             _copy([context / source for source in sources], folder / target, target)
         elif each.name == "RUN":
             subprocess.run(["sh", "-euc", each.text], cwd=folder, env=environment, check=True)
-            ran.append(each.text)
-    return ran
 
 
 def _copy(sources: Sequence[Path], target: Path, written: str) -> None:

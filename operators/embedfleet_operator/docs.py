@@ -49,7 +49,9 @@ def _documented(lines: list[str]) -> Iterator[tuple[tuple[str, ...], str]]:
     spoken_for = -1
     for line in lines:
         if said := _COMMENT.match(line):
-            comment = [said[2]] if said[1] else [*comment, said[2]]
+            begins, words = said.groups()
+            if begins or comment:
+                comment = [words] if begins else [*comment, words]
             continue
         key = _KEY.match(line)
         if key is None:

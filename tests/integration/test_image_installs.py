@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 OPERATOR = ROOT / "operators" / "embedfleet_operator" / "Dockerfile"
 FLEET = ROOT / "platform" / "embedfleet" / "Dockerfile"
 
-# The first takes 5 GB from the package index where nothing is kept from `make setup`.
+# Where nothing is kept from `make setup`, torch comes from the package index: 5 GB.
 pytestmark = pytest.mark.timeout(900)
 
 IMPORT_ALL = """
@@ -51,6 +52,8 @@ def installed(dockerfile: Path, folder: Path) -> Path:
         # The images' `python` is here the one that runs the tests.
         "PATH": f"{beside}:{os.environ['PATH']}",  # noqa: TID251
     }
+    if version("torch").endswith("+cpu"):
+        variables["UV_TORCH_BACKEND"] = "cpu"  # the build that is here already
     (folder / "src").mkdir()
     run_stage(stages(dockerfile)[0], ROOT, folder / "src", variables)
     return folder / "environment" / "bin"

@@ -82,7 +82,7 @@ def test_documents_say_what_the_code_says() -> None:
 
 def test_a_value_without_a_comment_is_refused() -> None:
     with pytest.raises(ValueError, match=r"a\.b has no comment"):
-        values_table("a:\n  # -- First.\n  c: 1\n  b: 2\n")
+        values_table("a:\n  # -- First.\n  c: 1\n  # Not for readers.\n  b: 2\n")
 
 
 def test_a_comment_on_a_mapping_speaks_for_all_of_it() -> None:
