@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -16,10 +16,12 @@ from embedfleet.rendering.plan import Plan
 from embedfleet_operator.cluster.api import FIELD_MANAGER, Api, ApiError
 from embedfleet_operator.cluster.kinds import OWNED, kind_of
 from embedfleet_operator.cluster.watching import Store
-from embedfleet_operator.crds.status import Status
+from embedfleet_operator.crds.status import FleetStatus, Status
 from embedfleet_operator.differences import covers, owned_by, owner, signed
+from embedfleet_operator.durations import told
 from embedfleet_operator.plan_bounds import bounds_patch
 from embedfleet_operator.rendering import Manifest
+from embedfleet_operator.reporting import previous
 
 __all__ = ["Actor"]
 
@@ -59,11 +61,15 @@ class Actor:
                 self._store.put(answer)
                 self._keep(answer, wanted)
 
-    async def prune(self, resource: Manifest, wanted: Iterable[Manifest]) -> None:
-        """Delete what was made for a resource and is wanted no more."""
+    async def prune(
+        self, resource: Manifest, wanted: Iterable[Manifest], kinds: Sequence[str] = ()
+    ) -> None:
+        """Delete what was made for a resource and is wanted no more; of some kinds, or of all."""
         keep = {(each["kind"], each["metadata"]["name"]) for each in wanted}
         uid, namespace = resource["metadata"]["uid"], resource["metadata"]["namespace"]
         for kind in OWNED:
+            if kinds and kind.name not in kinds:
+                continue
             for live in self._store.of(kind.name, namespace):
                 known = (kind.name, live["metadata"]["name"]) in keep
                 if not known and owned_by(live, uid) and not _is_going(live):
@@ -84,7 +90,9 @@ class Actor:
     async def announce(self, resource: Manifest, change: Plan) -> None:
         """Say as an Event what is about to be done, and what it interrupts."""
         if change.changes:
-            await self.say(resource, change.impact.label, str(change))
+            await self.say(
+                resource, change.impact.label, told(change, previous(FleetStatus, resource))
+            )
 
     async def say(
         self, resource: Manifest, reason: str, note: str, *, is_warning: bool = False

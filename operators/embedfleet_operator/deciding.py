@@ -77,7 +77,7 @@ def decide(seen: Seen) -> Decision:
     target = replace(seen.target, certificates_digest=_certificates_digest(fleet, seen.secrets))
     models = _serving(seen)
     goldens = {application(m): g for m in models if (g := seen.goldens.get(_ref(m)))}
-    manifests = render(fleet, models, target, goldens=goldens)
+    manifests = render(fleet, models, target, goldens=goldens, caches=seen.caches)
     config = serve_config(fleet, models, goldens)
     if lacking := _lacking(seen, manifests):
         text = f"KubeRay lacks {', '.join(lacking)}: upgrade it and its definitions."

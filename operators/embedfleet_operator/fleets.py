@@ -4,34 +4,40 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from embedfleet.errors import EmbedfleetError
-from embedfleet.resources import Fleet
+from embedfleet.errors import EmbedfleetError, InvalidManifest
+from embedfleet.resources import Fleet, ModelCache
+from embedfleet.resources.rules import Model
 from embedfleet_operator.acting import Actor
 from embedfleet_operator.cluster.api import Api, ApiError
 from embedfleet_operator.cluster.kinds import OWNED, kind_of
 from embedfleet_operator.cluster.watching import Store
+from embedfleet_operator.crds.status import CacheStatus
 from embedfleet_operator.deciding import Decision, decide, secrets_of
 from embedfleet_operator.differences import owned_by
+from embedfleet_operator.environment import Environment
 from embedfleet_operator.judging import (
     Judged,
     fleet_of,
+    judged,
     judged_fleet,
     judged_models,
     judged_routes,
 )
 from embedfleet_operator.recording import Recorder
 from embedfleet_operator.remembering import memory_name, recalled
-from embedfleet_operator.rendering import Manifest, Target
+from embedfleet_operator.rendering import Manifest
 from embedfleet_operator.rendering.manifests import FLEET_LABEL
 from embedfleet_operator.rendering.rayservice import dashboard_address, serve_address
-from embedfleet_operator.reporting import orphan_statuses
+from embedfleet_operator.reporting import orphan_statuses, previous
 from embedfleet_operator.seen import Seen
 from embedfleet_operator.serve_clusters import KubeRayCluster, RestCluster, ServeCluster
+from embedfleet_operator.status_cache import cached_verdict
+from embedfleet_operator.status_conditions import Verdict
 
 __all__ = ["Fleets"]
 
@@ -48,19 +54,6 @@ _LETTING_GO: Final = timedelta(minutes=5)
 
 Connect = Callable[[Fleet, str, str], ServeCluster]
 """Opens a fleet's Ray cluster from its dashboard's address and token."""
-
-
-@dataclass
-class Environment:
-    """What reconciling must know of the Kubernetes cluster besides what is watched.
-
-    Attributes:
-        target: As rendering sees it.
-        kuberay: The installed definition of RayService; None where there is none.
-    """
-
-    target: Target
-    kuberay: Manifest | None = None
 
 
 def connect(fleet: Fleet, dashboard: str, token: str) -> ServeCluster:
@@ -120,16 +113,28 @@ class Fleets:
             await self._recorder.record(seen, address)
         return _MOVING_SECONDS if decision.moves else _RESTING_SECONDS
 
+    async def foresee(self, namespace: str, name: str) -> Decision:
+        """Decide about a fleet that is there, and do nothing.
+
+        Raises:
+            InvalidManifest: There is no such fleet.
+        """
+        raw = self._store.get("Fleet", namespace, name)
+        if raw is None:
+            raise InvalidManifest(f"Fleet {namespace}/{name} is not there. Apply it first.")
+        seen, _ = await self._observe(raw)
+        return decide(seen)
+
     async def reconcile_orphans(self, namespace: str) -> None:
         """Tell what belongs to no fleet so."""
         names = [each["metadata"]["name"] for each in self._of(namespace, "Fleet")]
         models = self._of(namespace, "Embedder", "Reranker")
         orphans = [each for each in models if not fleet_of(each, names)]
-        judged = judged_models(None, names, orphans)
+        of_nobody = judged_models(None, names, orphans)
         routes = [each for each in self._of(namespace, "ModelRoute") if not fleet_of(each, names)]
-        judged_orphans = judged_routes(None, names, routes, judged)
-        found = orphan_statuses(judged, judged_orphans, datetime.now(UTC))
-        every: list[Judged[Any]] = [*judged, *judged_orphans]
+        to_nowhere = judged_routes(None, names, routes, of_nobody)
+        found = orphan_statuses(of_nobody, to_nowhere, datetime.now(UTC))
+        every: list[Judged[Any]] = [*of_nobody, *to_nowhere]
         for each in every:
             await self._actor.report(each.raw, found[each.ref])
 
@@ -147,8 +152,12 @@ class Fleets:
             for each in self._of(namespace, "Embedder", "Reranker", "ModelRoute")
             if fleet_of(each, fleets) == name
         ]
+        caches = {each.name: each for each in self._caches(namespace)}
         models = judged_models(
-            fleet.resource, fleets, (each for each in own if each["kind"] != "ModelRoute")
+            fleet.resource,
+            fleets,
+            (each for each in own if each["kind"] != "ModelRoute"),
+            {name: each.resource for name, each in caches.items()},
         )
         # A fleet that cannot be understood hides no fault of its models.
         routes = judged_routes(
@@ -173,6 +182,8 @@ class Fleets:
             target=self._environment.target,
             models=models,
             routes=routes,
+            caches=tuple(each.resource for each in caches.values() if each.resource),
+            cached=_cached(models, caches),
             owned=owned,
             clusters=self._labelled("RayCluster", namespace, _ORIGIN_LABEL, name),
             nodes=self._labelled("Pod", namespace, FLEET_LABEL, name),
@@ -185,6 +196,9 @@ class Fleets:
             return seen, None
         cluster = self._open(fleet.resource, secrets)
         return replace(seen, serve=await cluster.observe()), cluster
+
+    def _caches(self, namespace: str) -> list[Judged[ModelCache]]:
+        return [judged(ModelCache, each) for each in self._of(namespace, "ModelCache")]
 
     def _labelled(self, kind: str, namespace: str, label: str, value: str) -> tuple[Manifest, ...]:
         return tuple(
@@ -233,8 +247,7 @@ class Fleets:
             return None
         fleet = judged_fleet(raw, ()).resource
         if fleet is not None and fleet.spec.existing_cluster is not None:
-            judged = judged_fleet(raw, ())
-            secrets = await self._secrets(raw["metadata"]["namespace"], judged)
+            secrets = await self._secrets(raw["metadata"]["namespace"], judged_fleet(raw, ()))
             cluster = self._open(fleet, secrets)
             try:
                 await cluster.clear()
@@ -247,3 +260,19 @@ class Fleets:
                 await self._actor.say(raw, "LeftBehind", note, is_warning=True)
         await self._actor.set_finalizer(raw, FINALIZER, wanted=False)
         return None
+
+
+def _cached(
+    models: Iterable[Judged[Model]], caches: Mapping[str, Judged[ModelCache]]
+) -> dict[str, Verdict]:
+    """Tell how the caches are that models name, as told for what is in their specs now."""
+    found = {}
+    for each in models:
+        name = each.resource.spec.model.cache if each.resource else None
+        if name is None:
+            continue
+        cache = caches.get(name)
+        status = previous(CacheStatus, cache.raw) if cache else None
+        told = status is not None and status.observed_generation == (cache and cache.generation)
+        found[each.ref] = cached_verdict(name, status if told else None)
+    return found

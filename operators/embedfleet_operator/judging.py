@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from embedfleet.errors import Problem
-from embedfleet.resources import Embedder, Fleet, ModelRoute
+from embedfleet.resources import Embedder, Fleet, ModelCache, ModelRoute
 from embedfleet.resources.base import Resource, Violation
 from embedfleet.resources.documents import Document
 from embedfleet.resources.manifest import KINDS
 from embedfleet.resources.problems import judge
 from embedfleet.resources.rules import (
     Model,
+    cache_violations,
     name_violations,
     pool_violations,
     route_violations,
@@ -114,9 +115,19 @@ def judged_fleet(raw: Manifest, others: Sequence[Manifest]) -> Judged[Fleet]:
 
 
 def judged_models(
-    fleet: Fleet | None, fleets: Sequence[str], raws: Iterable[Manifest]
+    fleet: Fleet | None,
+    fleets: Sequence[str],
+    raws: Iterable[Manifest],
+    caches: Mapping[str, ModelCache | None] | None = None,
 ) -> tuple[Judged[Model], ...]:
-    """Judge the models of a fleet, or those of none, oldest first: a name is whose it was first."""
+    """Judge the models of a fleet, or those of none, oldest first: a name is whose it was first.
+
+    Args:
+        fleet: Theirs, as far as it can be understood.
+        fleets: Names of all in the namespace.
+        raws: The models.
+        caches: Caches of the namespace by name; None for one that cannot be understood.
+    """
     found: list[Judged[Model]] = []
     for raw in _oldest_first(raws):
         kind: type[Any] = KINDS[raw["kind"]]
@@ -125,6 +136,7 @@ def judged_models(
         if model is not None:
             before = [other.resource for other in found if other.resource is not None]
             each = each.refused_by(name_violations(model, before))
+            each = each.refused_by(cache_violations(model, caches or {}))
             if fleet is None:
                 each = each.refused(_missing_fleet(raw, fleets))
             else:

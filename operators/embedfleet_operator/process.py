@@ -14,12 +14,14 @@ from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from embedfleet_operator.acting import Actor
+from embedfleet_operator.caches import Caches
 from embedfleet_operator.cluster.api import Answer, Api, ApiError, Request, Send
 from embedfleet_operator.cluster.kinds import WATCHED, kind_of
 from embedfleet_operator.cluster.lease import Lease, LeaseSpec, NotLeader
 from embedfleet_operator.cluster.watching import Follower, Store
 from embedfleet_operator.cluster.work import WorkQueue
-from embedfleet_operator.fleets import Connect, Environment, Fleets, connect
+from embedfleet_operator.environment import Environment
+from embedfleet_operator.fleets import Connect, Fleets, connect
 from embedfleet_operator.health import Metrics
 from embedfleet_operator.judging import fleet_of
 from embedfleet_operator.rendering import KubeRayFeatures, Manifest, Target
@@ -75,6 +77,7 @@ class Operator:
         self._environment = Environment(_target(settings))
         actor = Actor(api, self.store, settings.identity)
         self._fleets = Fleets(api, self.store, self._environment, actor, connections.connect)
+        self._caches = Caches(self.store, self._environment, actor)
         self.queue: WorkQueue[Key] = WorkQueue(self._reconcile, self._failed)
         self._looked = False
 
@@ -152,6 +155,8 @@ class Operator:
         with self.metrics.reconcile_seconds.labels(key.kind).time():
             if key.kind == "Fleet":
                 return await self._fleets.reconcile(key.namespace, key.name)
+            if key.kind == "ModelCache":
+                return await self._caches.reconcile(key.namespace, key.name)
             await self._fleets.reconcile_orphans(key.namespace)
         return None
 

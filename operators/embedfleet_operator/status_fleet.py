@@ -22,6 +22,7 @@ from embedfleet_operator.crds.status import (
     PoolStatus,
     Truth,
 )
+from embedfleet_operator.durations import timed
 from embedfleet_operator.status_conditions import (
     Refusal,
     Verdict,
@@ -91,7 +92,12 @@ def fleet_status(
         PoolStatus(name=name, nodes=nodes, wanted_nodes=wanted)
         for name, (nodes, wanted) in sorted(observed.pools.items())
     )
+    changing, last_changes = timed(
+        observed.previous, plan, verdicts[Observation.PROGRESSING].status, now
+    )
     return FleetStatus(
+        changing=changing,
+        last_changes=last_changes,
         observed_generation=observed.generation,
         conditions=settle(verdicts, observed.previous, observed.generation, now),
         endpoint=observed.endpoint or observed.previous.endpoint,

@@ -49,6 +49,7 @@ LISTS: Final[Mapping[tuple[str, str], ListType]] = {
     ("RouteRule", "targets"): ListType("map", "model"),
     ("FleetStatus", "conditions"): ListType("map", "type"),
     ("FleetStatus", "pools"): ListType("map", "name"),
+    ("FleetStatus", "lastChanges"): ListType("map", "impact"),
     ("ModelStatus", "conditions"): ListType("map", "type"),
     ("RouteStatus", "conditions"): ListType("map", "type"),
     ("RouteStatus", "models"): ListType("map", "name"),

@@ -16,6 +16,7 @@ from embedfleet.resources.base import Part
 
 __all__ = [
     "CacheStatus",
+    "Change",
     "Condition",
     "FleetStatus",
     "ModelStatus",
@@ -75,6 +76,17 @@ class PoolStatus(Part):
     """Nodes that load asks for."""
 
 
+class Change(Part):
+    """A change that was applied, by the gravest of its classes."""
+
+    impact: Word
+    """Its class: Start, Reconfigure, RollReplicas, RestartApp, Remove or NewCluster."""
+    began: Time
+    """When it was begun."""
+    seconds: Count | None = None
+    """How long it took until everything was settled; not set while it goes on."""
+
+
 class FleetStatus(Status):
     """What is observed of a fleet."""
 
@@ -86,6 +98,10 @@ class FleetStatus(Status):
     """Nodes that are there, of all pools."""
     pools: Annotated[tuple[PoolStatus, ...], Field(max_length=16)] | None = None
     """Nodes by pool."""
+    changing: Change | None = None
+    """What is being applied."""
+    last_changes: Annotated[tuple[Change, ...], Field(max_length=8)] | None = None
+    """The last change of each class, so that a plan can say how long the next one may take."""
 
 
 class Scale(Part):

@@ -1,0 +1,79 @@
+"""One ModelCache, again and again: its claim and Job made, and its Job's last words told."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+from embedfleet.resources import ModelCache
+from embedfleet_operator.acting import Actor
+from embedfleet_operator.cluster.api import ApiError
+from embedfleet_operator.cluster.watching import Store
+from embedfleet_operator.crds.status import CacheStatus, Truth
+from embedfleet_operator.environment import Environment
+from embedfleet_operator.judging import judged
+from embedfleet_operator.rendering.caching import cache_objects, job_name
+from embedfleet_operator.rendering.manifests import CACHE_LABEL
+from embedfleet_operator.reporting import previous
+from embedfleet_operator.status_cache import CacheObservation, cache_status
+from embedfleet_operator.status_reasons import Observation, Reason
+
+__all__ = ["Caches"]
+
+_JOB_LABEL: Final = "batch.kubernetes.io/job-name"
+_LOOK_SECONDS: Final = 60.0
+
+
+class Caches:
+    """Reconciles caches."""
+
+    def __init__(self, store: Store, environment: Environment, actor: Actor) -> None:
+        self._store = store
+        self._environment = environment
+        self._actor = actor
+
+    async def reconcile(self, namespace: str, name: str) -> float | None:
+        """Bring one cache to what its resource says.
+
+        Returns:
+            Seconds after which to look whether it is stuck; None if nothing is on its way.
+        """
+        raw = self._store.get("ModelCache", namespace, name)
+        if raw is None or "deletionTimestamp" in raw["metadata"]:
+            return None
+        found = judged(ModelCache, raw)
+        cache = found.resource
+        job = job_name(cache) if cache else ""
+        pods = [
+            pod
+            for pod in self._store.of("Pod", namespace)
+            if (labels := pod["metadata"].get("labels", {})).get(CACHE_LABEL) == name
+            and labels.get(_JOB_LABEL) == job
+        ]
+        status = cache_status(
+            cache,
+            CacheObservation(
+                generation=found.generation,
+                previous=previous(CacheStatus, raw),
+                refusal=found.refusal,
+                job=self._store.get("Job", namespace, job),
+                pods=pods,
+            ),
+            datetime.now(UTC),
+        )
+        try:
+            if cache is not None:
+                objects = cache_objects(cache, self._environment.target)
+                await self._actor.apply(raw, objects)
+                await self._actor.prune(raw, objects, kinds=("Job",))
+        except ApiError as error:
+            if not error.is_transient:
+                await self._actor.say(raw, str(Reason.APPLY_FAILED), str(error), is_warning=True)
+            raise
+        finally:
+            await self._actor.report(raw, status)
+        moves = any(
+            each.type == Observation.PROGRESSING and each.status is Truth.TRUE
+            for each in status.conditions or ()
+        )
+        return _LOOK_SECONDS if moves else None
