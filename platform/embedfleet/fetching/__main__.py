@@ -6,6 +6,7 @@ there, with 1 when another attempt may help, and with 2 when none will.
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -32,6 +33,8 @@ from embedfleet.resources.model_cache import ModelCacheSpec
 )
 def main(spec: str, folder: Path, report: Path) -> None:
     """Fetch a model into FOLDER; SPEC is a ModelCache's spec as JSON."""
+    # A container's first process is not ended by a signal that it does not handle.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(EXIT_RETRY))
     try:
         said, code = _fetched(spec, folder), 0
     except EmbedfleetError as error:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from embedfleet.errors import CheckpointError, DigestMismatch, FetchFailed
+from embedfleet.errors import CheckpointError, FetchFailed
 from embedfleet.fetching.connecting import connect
 from embedfleet.fetching.inspecting import check, expected_files, identity, in_place, inspect
 from embedfleet.fetching.marker import Fetched, read_marker, write_marker
@@ -90,7 +90,7 @@ def _refuse_strangers(folder: Path) -> None:
 def _gather(
     spec: ModelCacheSpec, staging: Staging, environment: Mapping[str, str], progress: Progress
 ) -> Fetched:
-    """Fetch what is missing and check the whole; what is wrong is not kept."""
+    """Fetch what is missing and check the whole; what is no model is not kept."""
     with connect(spec, environment) as source:
         files = chosen(source.files(), expected_files(spec.digests))
         missing = [file for file in files if not staging.whole(file)]
@@ -101,7 +101,7 @@ def _gather(
     try:
         hashes = {file.path: staging.whole(file) for file in files}
         fetched = inspect(staging.files, spec, hashes)
-    except (CheckpointError, DigestMismatch):
+    except CheckpointError:
         staging.clear()
         raise
     write_marker(staging.folder, fetched)

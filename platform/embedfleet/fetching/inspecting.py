@@ -13,7 +13,7 @@ from typing import Final
 from embedfleet.catalog import published
 from embedfleet.checkpoint import Checkpoint, open_checkpoint
 from embedfleet.errors import CheckpointError, FetchFailed
-from embedfleet.fetching.marker import Fetched
+from embedfleet.fetching.marker import Fetched, cached
 from embedfleet.fetching.parts import sha256_of
 from embedfleet.fetching.source import mismatch
 from embedfleet.messages import Role
@@ -64,7 +64,7 @@ def in_place(folder: Path, spec: ModelCacheSpec) -> Fetched:
     """Check a model where it lies.
 
     Raises:
-        CheckpointError: It cannot be loaded.
+        CheckpointError: It cannot be loaded, or is still being fetched into.
         DigestMismatch: It is not the one that the manifest says.
         FetchFailed: The folder, or a file that the manifest lists, is missing.
     """
@@ -73,14 +73,17 @@ def in_place(folder: Path, spec: ModelCacheSpec) -> Fetched:
             f"{folder} is not a folder here. Correct the folder of spec.source."
             f"{spec.source.given[0]}."
         )
+    cached(folder)
     paths = {path.name for path in folder.iterdir() if path.suffix in _SUFFIXES}
-    for path in sorted(paths | spec.digests.files.keys()):
+    # What stands for a fetch that was made here is no part of the model.
+    paths = {name for name in paths if not name.startswith(".")} | spec.digests.files.keys()
+    for path in sorted(paths):
         if not (folder / path).is_file():
             raise FetchFailed(
                 f"{folder / path} is not there, and spec.digests.files lists it. Correct the path.",
                 field="spec.digests.files",
             )
-    files = {path: sha256_of(folder / path) for path in sorted(paths | spec.digests.files.keys())}
+    files = {path: sha256_of(folder / path) for path in sorted(paths)}
     _check_files(spec.digests, files)
     return inspect(folder, spec, files)
 

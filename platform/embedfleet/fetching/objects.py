@@ -55,9 +55,19 @@ def gcs_store(source: GcsSource, key: str | None) -> GCSStore:
     """Connect to a bucket; without a service account's key the process's own identity is used."""
     config: GCSConfig = {} if key is None else {"service_account_key": key}
     options: ClientConfig = {**_CLIENT, "allow_http": True}
-    store: GCSStore = _stores().GCSStore(
-        source.bucket, config=config, client_options=options, retry_config=_RETRIES
-    )
+    stores = _stores()
+    from obstore.exceptions import BaseError
+
+    try:
+        store: GCSStore = stores.GCSStore(
+            source.bucket, config=config, client_options=options, retry_config=_RETRIES
+        )
+    except BaseError as error:
+        raise FetchFailed(
+            f"The key of spec.source.gcs.credentialsSecretName is none: {_first_line(error)}. Put "
+            "the JSON file of a service account into the Secret as key.json.",
+            field="spec.source.gcs.credentialsSecretName",
+        ) from error
     return store
 
 

@@ -22,7 +22,8 @@ __all__ = ["Progress", "complete", "mebibytes", "sha256_of"]
 Report = Callable[[str], None]
 
 _ATTEMPTS: Final = 5
-_REPORT_BYTES: Final = 512 << 20
+_SYNC_BYTES: Final = 64 << 20
+_REPORTED_SYNCS: Final = 8
 _BLOCK_BYTES: Final = 1 << 20
 
 
@@ -46,7 +47,7 @@ def complete(source: Source, file: RemoteFile, part: Path, progress: Progress) -
         DigestMismatch: It is another file; `part` is gone.
         FetchInterrupted: Attempt after attempt brought nothing; `part` holds what came before.
     """
-    resumed = _size(part) > 0
+    resumed = _keep_what_is_sure(file, part)
     digest = _persist(source, file, part, progress)
     if file.sha256 not in ("", digest) and resumed:
         # The beginning may be what is wrong, if a machine lost power while it was written.
@@ -67,6 +68,15 @@ def sha256_of(file: Path) -> str:
 def mebibytes(count: int) -> str:
     """Write a number of bytes for people."""
     return f"{count / (1 << 20):,.1f} MiB"
+
+
+def _keep_what_is_sure(file: RemoteFile, part: Path) -> bool:
+    """Drop what a loss of power may have spoilt, where no digest will tell; say if any is left."""
+    kept = _size(part)
+    if kept and not file.sha256:
+        kept -= kept % _SYNC_BYTES
+        os.truncate(part, kept)
+    return kept > 0
 
 
 def _persist(source: Source, file: RemoteFile, part: Path, progress: Progress) -> str:
@@ -97,16 +107,16 @@ def _append(source: Source, file: RemoteFile, part: Path, report: Report) -> str
             raise FetchInterrupted(f"{file.path} came from byte {stream.start:,}, not {have:,}.")
         digest = _hash_beginning(out, stream.start)
         out.truncate()
-        reported = written = out.tell()
+        written = out.tell()
         for chunk in stream.chunks:
             out.write(chunk)
             digest.update(chunk)
-            written += len(chunk)
-            if written - reported >= _REPORT_BYTES:
-                reported = written
-                report(f"{file.path}: {mebibytes(written)}")
-        out.flush()
-        os.fsync(out.fileno())
+            syncs, written = written // _SYNC_BYTES, written + len(chunk)
+            if written // _SYNC_BYTES > syncs:
+                _sync(out)
+                if (syncs + 1) % _REPORTED_SYNCS == 0:
+                    report(f"{file.path}: {mebibytes(written)}")
+        _sync(out)
     if file.num_bytes not in (None, written):
         raise FetchInterrupted(f"{file.path} ended after {written:,} bytes of {file.num_bytes:,}.")
     return digest.hexdigest()
@@ -119,6 +129,11 @@ def _hash_beginning(stream: BinaryIO, num_bytes: int) -> hashlib._Hash:
         digest.update(block)
         num_bytes -= len(block)
     return digest
+
+
+def _sync(stream: BinaryIO) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())
 
 
 def _size(file: Path) -> int:
