@@ -63,6 +63,16 @@ class Decision:
             for each in status.conditions or ()
         )
 
+    @property
+    def refused(self) -> dict[str, str]:
+        """Why resources are not accepted, by resource."""
+        return {
+            ref: each.message
+            for ref, status in self.statuses.items()
+            for each in status.conditions or ()
+            if each.type == Observation.ACCEPTED and each.status is Truth.FALSE
+        }
+
     def failed(self, seen: Seen, message: str) -> Decision:
         """Say that it could not be made."""
         return replace(self, statuses=statuses(seen, self.refusal, self.plan, message))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -163,10 +165,39 @@ def quiet(plane: ControlPlane) -> bool:
     return everything(plane) == before
 
 
+WIDER = {**FLEET, "spec": {"pools": [{"name": "cpu", "minNodes": 1, "maxNodes": 5}]}}
+
+
+def planned(plane: ControlPlane, *resources: dict[str, Any]) -> str:
+    """Ask the command line what applying resources would do."""
+    text = yaml.safe_dump_all({"apiVersion": "embedfleet.io/v1alpha1", **r} for r in resources)
+    done = subprocess.run(
+        [Path(sys.executable).with_name("embedfleet"), "plan", "--file=-", "--kubernetes",
+         f"--kubeconfig={plane.kubeconfig()}", f"--namespace={NAMESPACE}"],
+        input=text, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_plan_says_what_would_be_done_and_does_nothing(plane: ControlPlane) -> None:
+    before = everything(plane)
+    assert "spec.pools[0].maxNodes: 2 -> 5 (Reconfigure)" in planned(plane, WIDER)
+    image = {**FLEET, "spec": {**FLEET["spec"], "image": "registry.example/other:1"}}
+    said = planned(plane, image)
+    assert said.startswith("Fleet/search: NewCluster")
+    assert "until then the fleet needs its nodes twice" in " ".join(said.split())
+    surged = {**DOCS, "spec": {**DOCS["spec"], "rollout": {"maxSurgePercent": 100}}}
+    assert "Embedder/docs: Reconfigure" in planned(plane, surged)
+    lost = {**DOCS, "metadata": {"name": "lost"}, "spec": {**DOCS["spec"], "fleet": "search"}}
+    lost["spec"] = {**lost["spec"], "placement": {"pools": ["gpu"]}}
+    assert "Embedder/lost: not accepted\n    spec.placement.pools[0] is gpu" in planned(plane, lost)
+    assert everything(plane) == before
+
+
 def test_bounds_reach_the_cluster_that_runs(kubectl: Kubectl) -> None:
     (cluster,) = kubectl("get", "raycluster", "--output=name").split()
-    more = {**FLEET, "spec": {"pools": [{"name": "cpu", "minNodes": 1, "maxNodes": 5}]}}
-    kubectl.apply(more)
+    kubectl.apply(WIDER)
 
     def bounds() -> list[Any]:
         found = kubectl.get(cluster)["spec"]["workerGroupSpecs"]
