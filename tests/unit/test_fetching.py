@@ -41,6 +41,7 @@ from embedfleet.fetching.fetch import fetch
 from embedfleet.fetching.marker import STAGING, Fetched, cached
 from embedfleet.fetching.parts import Progress, complete
 from embedfleet.fetching.source import RemoteFile, Stream
+from embedfleet.fetching.staging import staging_in
 from embedfleet.messages import Role
 from embedfleet.rendering.cache import (
     GCS_KEY,
@@ -284,6 +285,14 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
         pytest.raises(FetchFailed, match=r"holds model\.safetensors\.index\.json"),
     ):
         fetched(web_spec(served.url), tmp_path)
+
+
+def test_two_never_fetch_into_one_folder_at_once(tmp_path: Path) -> None:
+    with serving(web(MODEL)) as served:
+        with staging_in(tmp_path), pytest.raises(FetchInterrupted, match="Another process"):
+            fetched(web_spec(served.url), tmp_path)
+        fetched(web_spec(served.url), tmp_path)
+    assert model_in(tmp_path) == MODEL
 
 
 def test_a_change_of_source_before_the_end_starts_anew(tmp_path: Path) -> None:

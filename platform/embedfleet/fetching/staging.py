@@ -17,7 +17,7 @@ from typing import Final
 
 from pydantic import BaseModel, ValidationError
 
-from embedfleet.errors import FetchFailed
+from embedfleet.errors import FetchInterrupted
 from embedfleet.fetching.marker import STAGING, Fetched, read_marker, sync, write_marker
 from embedfleet.fetching.source import RemoteFile
 
@@ -125,14 +125,15 @@ def staging_in(folder: Path) -> Iterator[Staging]:
     """Open a folder's staging, and keep others out of it.
 
     Raises:
-        FetchFailed: Another process is fetching into the folder.
+        FetchInterrupted: Another process is fetching into the folder, such as the pod of a Job
+            that is being replaced.
     """
     (folder / STAGING).mkdir(parents=True, exist_ok=True)
     with (folder / STAGING / _LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise FetchFailed(
+            raise FetchInterrupted(
                 f"Another process fetches into {folder}. Wait until it is done, or end it."
             ) from error
         except OSError as error:
