@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from embedfleet.errors import InvalidManifest, Problem
 from embedfleet.resources import Manifests, parse_manifests
+from embedfleet.resources.pool import Pool
 
 HEAD = "apiVersion: embedfleet.io/v1alpha1\n"
 FLEET = HEAD + "kind: Fleet\nmetadata: {name: laptop}\n"
@@ -106,7 +107,8 @@ def only(*documents: str) -> Problem:
          "spec.allowedDimensions", "[1024]", "default dimension, 4096", "Add it"),
         (embedder("model: {size: 8B}, quantization: {weights: float16}", source=""),
          "spec.quantization.weights", "float16", "overflows to NaN", "bfloat16"),
-        (embedder("model: {}", source=""), "spec.model.source", "missing", "source, size or cache", ""),
+        (embedder("model: {}", source=""),
+         "spec.model.source", "missing", "source, size or cache", ""),
         (embedder("", source="org/model"), "spec.model.revision", "missing", "org/model", "40"),
         (embedder("model: {source: org/model, revision: main}", source=""),
          "spec.model.revision", "main", "commit of 40", ""),
@@ -195,6 +197,27 @@ def test_problem_says_where_what_and_what_next(
                 embedder("placement: {pools: [a, g]}"),
             ),
             2, "spec.placement.pools", "mixes GPU and CPU",
+        ),
+        (
+            (
+                fleet("{pools: [{name: g, accelerator: Tesla-T4, gpusPerNode: 1}]}"),
+                embedder("quantization: {weights: bfloat16}"),
+            ),
+            2, "spec.quantization.weights", "compute capability 8.0",
+        ),
+        (
+            (
+                fleet(
+                    "{pools: [{name: g, accelerator: NVIDIA-H200, gpusPerNode: 1, fallbackPool: v},"
+                    " {name: v, accelerator: Tesla-V100-SXM2-16GB, gpusPerNode: 1}]}"
+                ),
+                embedder("quantization: {weights: bfloat16}"),
+            ),
+            2, "spec.quantization.weights", "pool v has Tesla-V100-SXM2-16GB GPUs",
+        ),
+        (
+            (fleet("{pools: [{name: a}]}"), embedder("quantization: {weights: float16}")),
+            2, "spec.quantization.weights", "pool a has no GPUs",
         ),
     ],
 )  # fmt: skip
@@ -305,3 +328,23 @@ def test_any_values_are_read_or_refused(kind: str, spec: object, metadata: objec
 def test_any_text_is_read_or_refused(text: str) -> None:
     with pytest.raises(InvalidManifest):
         parse_manifests(text)
+
+
+# Names as NVIDIA's GPU feature discovery labels nodes with them, and capabilities as NVIDIA lists
+# them (developer.nvidia.com/cuda-gpus).
+@pytest.mark.parametrize(
+    ("product", "capability"),
+    [
+        ("Tesla-K80", 3.7), ("Tesla-P4", 6.1), ("Tesla-P100-PCIE-16GB", 6.0), ("Tesla-T4", 7.5),
+        ("Tesla-V100-SXM2-16GB", 7.0), ("Tesla-V100S-PCIE-32GB", 7.0), ("Quadro-RTX-6000", 7.5),
+        ("NVIDIA-GeForce-RTX-2080-Ti", 7.5), ("NVIDIA-TITAN-RTX", 7.5),
+        ("NVIDIA-A100-SXM4-80GB", 8.0),
+        ("NVIDIA-A10G", 8.6), ("NVIDIA-A10", 8.6), ("NVIDIA-L4", 8.9), ("NVIDIA-L40S", 8.9),
+        ("NVIDIA-RTX-6000-Ada-Generation", 8.9), ("NVIDIA-RTX-A4000", 8.6), ("NVIDIA-H200", 9.0),
+        ("NVIDIA-H100-80GB-HBM3-MIG-1g.10gb", 9.0), ("NVIDIA-GeForce-RTX-4090", 8.9),
+        ("NVIDIA-B200", 10.0),
+    ],
+)  # fmt: skip
+def test_accelerators_that_compute_in_bfloat16(product: str, capability: float) -> None:
+    pool = Pool(name="a", accelerator=product, gpus_per_node=1)
+    assert pool.computes_bfloat16 is (capability >= 8.0)

@@ -5,13 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from embedfleet.resources.base import LABEL_KEY, PATTERNS, LabelValue, Name, Part, Violation
 
 __all__ = ["Pool", "Toleration"]
+
+_BEFORE_AMPERE: Final = re.compile(
+    r"(?:^|[-_ ])(?:K80|M60|P4|P40|P100|V100S?|T4G?|GTX|TITAN|RTX-?20\d\d"
+    r"|RTX-?[3-8]000(?![-_ ]Ada))(?=$|[-_ ])",
+    re.IGNORECASE,
+)
+"""NVIDIA's products of compute capability below 8.0, as nodes are labelled with them. The RTX A2000
+and newer have an `A` before the number, or `Ada` behind it."""
 
 LabelKey = Annotated[str, Field(pattern=LABEL_KEY, max_length=253)]
 
@@ -95,6 +103,11 @@ class Pool(Part):
                 "accelerator", "missing", f"is needed with gpusPerNode {self.gpus_per_node}",
                 "Set the GPU type, such as NVIDIA-H200.", ("gpusPerNode",),
             )  # fmt: skip
+
+    @property
+    def computes_bfloat16(self) -> bool:
+        """Whether its processors compute in bfloat16, as far as the accelerator's name tells."""
+        return not _BEFORE_AMPERE.search(self.accelerator or "")
 
     @property
     def has_gpus(self) -> bool:

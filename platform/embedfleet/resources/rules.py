@@ -15,7 +15,9 @@ from embedfleet.resources.fleet import Fleet
 from embedfleet.resources.model_cache import ModelCache
 from embedfleet.resources.model_route import ModelRoute
 from embedfleet.resources.model_source import is_local
+from embedfleet.resources.pool import Pool
 from embedfleet.resources.reranker import Reranker
+from embedfleet.resources.shared import Weights
 
 __all__ = [
     "Model",
@@ -77,6 +79,27 @@ def pool_violations(model: Model, fleet: Fleet) -> Iterator[Violation]:
         yield Violation(
             "spec.placement.gpuFraction", placement.gpu_fraction,
             f"pool {pools[0].name} has no GPUs", "Leave it out, or name a GPU pool.",
+        )  # fmt: skip
+    chain = {name: None for pool in pools for name in fleet.spec.chain(pool.name)}
+    for pool in (by_name[name] for name in chain):
+        yield from _number_type(model, pool)
+
+
+def _number_type(model: Model, pool: Pool) -> Iterator[Violation]:
+    """Judge the type of the weights against what a pool's processors compute in."""
+    weights = model.spec.quantization.weights
+    if weights is Weights.BFLOAT16 and not pool.computes_bfloat16:
+        yield Violation(
+            "spec.quantization.weights", str(weights),
+            f"pool {pool.name} has {pool.accelerator} GPUs, which do not compute in it: that "
+            "needs compute capability 8.0 or newer",
+            "Use float16 or float32, or name another pool.",
+        )  # fmt: skip
+    elif weights is Weights.FLOAT16 and not pool.has_gpus:
+        yield Violation(
+            "spec.quantization.weights", str(weights),
+            f"pool {pool.name} has no GPUs, and CPUs are neither fast nor exact in it",
+            "Use float32, or bfloat16 where the CPUs have AMX or AVX512-BF16.",
         )  # fmt: skip
 
 
