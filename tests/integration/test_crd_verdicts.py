@@ -124,6 +124,7 @@ def test_both_give_the_same_verdict(client: httpx.Client, kind: Kind) -> None:
 
 MODEL = {"source": "embedded/embedder"}
 ALL = {"name": "all", "targets": [{"model": "a"}]}
+EXISTING = {"dashboard": "http://ray-head:8265", "serveHost": "ray-head"}
 POOL = {"name": "a", "accelerator": "NVIDIA-H200", "gpusPerNode": 1}
 
 
@@ -165,6 +166,7 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     fleet({"name": "a", "gpusPerNode": 1}),
     fleet(tls={"secretName": "a", "certificateFile": "/c", "privateKeyFile": "/k"}),
     fleet(tls={"clientCaSecretName": "a"}),
+    fleet(existingCluster=EXISTING, gcsFaultTolerance={"redisAddress": "redis:6379"}),
     fleet(tls={"privateKeyFile": "/k"}),
     fleet(tls={"certificateFile": "/c"}),
     fleet({"name": "a", "fallbackPool": "b"}),
@@ -225,6 +227,7 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
 """At least one manifest for each rule in CEL."""
 
 ACCEPTED: list[tuple[str, dict[str, Any]]] = [
+    fleet(existingCluster=EXISTING),
     fleet({"name": "a", "fallbackPool": "b"}, {"name": "b", "fallbackPool": "c"}, {"name": "c"}),
     fleet(*({"name": f"p{n}", "fallbackPool": f"p{n + 1}"} for n in range(15)), {"name": "p15"}),
     fleet(
