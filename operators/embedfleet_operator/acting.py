@@ -28,6 +28,7 @@ __all__ = ["Actor"]
 _log: Final = logging.getLogger("embedfleet.operator")
 
 _MAX_NOTE_CHARACTERS: Final = 1024
+_SAME_EVENT_SECONDS: Final = 300
 _OUTDATED: Final = (
     "The installed definition drops part of this status: it is older than the operator. Upgrade "
     "the chart embedfleet-crds."
@@ -97,9 +98,11 @@ class Actor:
     async def say(
         self, resource: Manifest, reason: str, note: str, *, is_warning: bool = False
     ) -> None:
-        """Write an Event, once for the same words about the same version."""
+        """Write an Event, once for the same words within minutes."""
         metadata = resource["metadata"]
-        words = f"{metadata['uid']} {metadata.get('generation')} {reason} {note}"
+        # The same words are said again when the same thing is done again later.
+        moment = int(datetime.now(UTC).timestamp()) // _SAME_EVENT_SECONDS
+        words = f"{metadata['uid']} {metadata.get('generation')} {moment} {reason} {note}"
         digest = hashlib.sha256(words.encode()).hexdigest()[:16]
         event = {
             "apiVersion": "events.k8s.io/v1",

@@ -13,7 +13,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-import aiohttp
 from kubernetes.aio.client import ApiClient
 
 from embedfleet.errors import InvalidManifest, Unavailable
@@ -50,7 +49,7 @@ def plan_on_kubernetes(manifests: Manifests, kubeconfig: str, namespace: str) ->
     """
     try:
         return asyncio.run(_plan(manifests, kubeconfig, namespace))
-    except (ApiError, OSError, aiohttp.ClientError) as error:
+    except (ApiError, OSError) as error:
         raise Unavailable(
             f"The API server cannot be asked: {error}. Check the kubeconfig, and that its user may "
             "read what fleets are made of."

@@ -26,7 +26,7 @@ from embedfleet_operator.rendering.manifests import COMPONENT_LABEL, SERVED
 from embedfleet_operator.rendering.rayservice import serve_config
 from embedfleet_operator.reporting import model_report, previous, statuses
 from embedfleet_operator.seen import Seen
-from embedfleet_operator.status_conditions import Refusal
+from embedfleet_operator.status_conditions import Refusal, standing
 from embedfleet_operator.status_model import may_serve
 from embedfleet_operator.status_reasons import REASONS, Observation, Reason
 from embedfleet_operator.status_verified import GoldenObservation, fingerprint, verified
@@ -177,8 +177,9 @@ def _with_contracts_kept(seen: Seen) -> Seen:
 def _verified(seen: Seen) -> Seen:
     """Hold what Serve runs against golden outputs."""
     fleet = seen.fleet.resource
-    if fleet is None or not seen.serve.answers:
+    if fleet is None:
         return seen
+    image = fleet.spec.image or seen.target.image
     found = {}
     for each in seen.models:
         model = each.resource
@@ -188,17 +189,22 @@ def _verified(seen: Seen) -> Seen:
         config = serve_config(fleet, [model], {name: golden} if golden else {})
         (wanted,) = (app for app in config["applications"] if app["name"] == name)
         deployed = seen.serve.deployed.get(name)
-        found[each.ref] = verified(
+        before = previous(ModelStatus, each.raw)
+        verdict, facts = verified(
             GoldenObservation(
                 golden=golden,
                 pinned=model.spec.verification.golden_config_map_name is not None,
-                wanted=fingerprint(wanted),
-                applied=fingerprint(deployed) if deployed else "",
+                wanted=fingerprint(wanted, image),
+                applied=fingerprint(deployed, image) if deployed else "",
                 application=seen.serve.applications.get(name),
-                previous=previous(ModelStatus, each.raw),
+                previous=before,
             ),
             seen.now,
         )
+        if verdict.reason is Reason.VERIFYING and not seen.serve.answers:
+            # What was found before holds until somebody can look again.
+            verdict = standing(before, Observation.VERIFIED) or verdict
+        found[each.ref] = (verdict, facts)
     return replace(seen, verified=found)
 
 

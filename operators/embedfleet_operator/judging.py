@@ -137,10 +137,10 @@ def judged_models(
             before = [other.resource for other in found if other.resource is not None]
             each = each.refused_by(name_violations(model, before))
             each = each.refused_by(cache_violations(model, caches or {}))
-            if fleet is None:
-                each = each.refused(_missing_fleet(raw, fleets))
-            else:
+            if fleet is not None:
                 each = each.refused_by(pool_violations(model, fleet))
+            elif not fleet_of(raw, fleets):
+                each = each.refused(_missing_fleet(raw, fleets))
         found.append(each)
     return tuple(found)
 
@@ -166,7 +166,7 @@ def judged_routes(
             if not known:
                 text = f"spec.rules name models, but no {kind} is served: apply one."
                 each = each.refused(Refusal(Reason.INVALID, text))
-            if fleet is None:
+            if not fleet_of(raw, fleets):
                 each = each.refused(_missing_fleet(raw, fleets))
         found.append(each)
     return tuple(found)

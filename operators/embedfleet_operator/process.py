@@ -80,6 +80,8 @@ class Operator:
         self._caches = Caches(self.store, self._environment, actor)
         self.queue: WorkQueue[Key] = WorkQueue(self._reconcile, self._failed)
         self._looked = False
+        self.metrics.queue_length.set_function(lambda: len(self.queue))
+        self.metrics.leader.set_function(lambda: self.lease.leads)
 
     async def run(self) -> None:
         """Watch, take the lease whenever it is free, and reconcile while it is held."""
@@ -147,8 +149,6 @@ class Operator:
                 self._changed(found)
 
     async def _reconcile(self, key: Key) -> float | None:
-        self.metrics.queue_length.set(len(self.queue))
-        self.metrics.leader.set(self.lease.leads)
         if not self.lease.leads or self.not_ready() or not self._looked:
             # Nothing is decided on half of what there is; all is added again on becoming leader.
             return 1.0 if self.lease.leads else None

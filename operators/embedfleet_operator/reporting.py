@@ -36,6 +36,7 @@ __all__ = ["model_report", "orphan_statuses", "previous", "statuses"]
 
 S = TypeVar("S", bound=Status)
 
+_REASONS: Final = frozenset(map(str, Reason))
 _GROUP_LABEL: Final = "ray.io/group"
 _EXISTING: Final[Mapping[str, Mapping[str, Any]]] = {"Ready": {"status": "True"}}
 """A cluster that ran before is expected to answer from the first moment."""
@@ -124,11 +125,13 @@ def model_report(
 
 
 def previous(kind: type[S], raw: Mapping[str, Any]) -> S:
-    """Read a status as it was last written; one that cannot be read counts as none."""
+    """Read a status as it was last written; one that others wrote counts as none."""
     try:
-        return kind.model_validate_json(json.dumps(raw.get("status") or {}))
+        found = kind.model_validate_json(json.dumps(raw.get("status") or {}))
     except ValidationError:
         return kind()
+    known = all(each.reason in _REASONS for each in found.conditions or ())
+    return found if known else kind()
 
 
 def _application(each: Judged[Model]) -> str:

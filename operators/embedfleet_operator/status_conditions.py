@@ -14,7 +14,17 @@ from typing import Final
 from embedfleet_operator.crds.status import Condition, Status, Truth
 from embedfleet_operator.status_reasons import REASONS, Observation, Reason
 
-__all__ = ["Refusal", "Verdict", "began", "false", "is_stuck", "settle", "true", "unknown"]
+__all__ = [
+    "Refusal",
+    "Verdict",
+    "began",
+    "false",
+    "is_stuck",
+    "settle",
+    "standing",
+    "true",
+    "unknown",
+]
 
 STUCK_AFTER: Final = timedelta(minutes=15)
 """Longer than an 8B model takes from a cold disk on a node that has to be started first."""
@@ -64,6 +74,14 @@ def began(previous: Status, kind: Observation, status: Truth, now: datetime) -> 
         if condition.type == kind and condition.status is status:
             return condition.last_transition_time
     return now.replace(microsecond=0)
+
+
+def standing(previous: Status, kind: Observation) -> Verdict | None:
+    """Give a verdict as it was last written; None before there is one."""
+    for condition in previous.conditions or ():
+        if condition.type == kind:
+            return Verdict(condition.status, Reason(condition.reason), condition.message)
+    return None
 
 
 def is_stuck(previous: Status, ready: Verdict, now: datetime) -> bool:

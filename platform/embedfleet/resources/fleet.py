@@ -138,7 +138,8 @@ class FleetSpec(Part):
     """One cluster, its pools and its port."""
 
     image: Annotated[str, Field(pattern=_IMAGE, max_length=255)] | None = None
-    """Image of the cluster's pods. Default: the operator's own release. Not used on a laptop."""
+    """Image of the cluster's pods. Default: the operator's own release, so that upgrading that one
+    builds a new cluster: name an image to decide yourself when. Not used on a laptop."""
     ray_version: Annotated[str, Field(pattern=_VERSION, max_length=16)] = "2.60.0"
     """Ray release inside the image."""
     grpc: Grpc = Grpc()
