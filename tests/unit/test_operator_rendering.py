@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import subprocess
 import sys
@@ -63,7 +62,11 @@ def test_order_of_documents_does_not_matter(case: str) -> None:
     documents = (GOLDEN / case / "fleet.yaml").read_text().split("---\n")
     texts = {
         to_yaml(render_all(parse_manifests("---\n".join(order)), EVERYTHING))
-        for order in itertools.permutations(documents)
+        for turned in range(len(documents))
+        for order in (
+            documents[turned:] + documents[:turned],
+            documents[turned::-1] + documents[:turned:-1],
+        )
     }
     assert len(texts) == 1
 
