@@ -33,10 +33,7 @@ def timed(
 
 def told(plan: Plan, status: FleetStatus) -> str:
     """Write a plan, and how long a change of its gravest class took the last time."""
-    for each in status.last_changes or ():
-        if each.impact == plan.impact.label and each.seconds is not None:
-            return f"{plan}\n{each.impact} took {each.seconds} s the last time."
-    return str(plan)
+    return plan.told({c.impact: c.seconds for c in status.last_changes or () if c.seconds})
 
 
 def _impact(change: Change | None) -> Impact:

@@ -12,7 +12,7 @@ from embedfleet.cli.options import contract_option, files_option
 from embedfleet.cli.state import choose_fleet
 from embedfleet.config import Settings
 from embedfleet.errors import Unavailable
-from embedfleet.local.fleet import plan_against
+from embedfleet.local.fleet import durations, plan_against
 from embedfleet.resources import Manifests, load_manifests
 
 __all__ = ["plan"]
@@ -45,7 +45,7 @@ def plan(
         return
     state = choose_fleet(Settings.load(), manifests.only_fleet().name)
     change = plan_against(manifests, state, allow_contract_change=allow_contract_change)
-    click.echo(str(change))
+    click.echo(change.told(durations(state)))
 
 
 def _plan_on_kubernetes(manifests: Manifests, kubeconfig: str, namespace: str) -> str:

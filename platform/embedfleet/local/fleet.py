@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,10 +36,11 @@ from embedfleet.rendering.serve import (
 from embedfleet.resources import Fleet, Manifests
 from embedfleet.serve_rest import ServeRest
 
-__all__ = ["Up", "apply", "bring_up", "plan_against", "take_down"]
+__all__ = ["Up", "apply", "bring_up", "durations", "plan_against", "take_down"]
 
 DASHBOARD_SECONDS: Final = 120.0
 _APPLIED: Final = "serve.json"
+_DURATIONS: Final = "durations.json"
 _APPLIED_FLEET: Final = "fleet.json"
 _IN_USE: Final = ("RUNNING", "UNHEALTHY")
 """A version that never came up has no contract that anybody could rely on."""
@@ -115,6 +117,7 @@ def apply(
         InvalidManifest: The change is refused, and nothing was changed.
         Unavailable: A new version did not start; the old one serves on where there is one.
     """
+    began = time.monotonic()
     change = plan_against(manifests, state, allow_contract_change=allow_contract_change)
     if change.refused:
         raise InvalidManifest(
@@ -132,7 +135,16 @@ def apply(
             f"can call {state.endpoint}. Start anew: embedfleet down --fleet {state.name}, then up."
         )
     wait_ready(state, report)
+    took = durations(state) | {change.impact.label: round(time.monotonic() - began)}
+    (Path(state.folder) / _DURATIONS).write_text(json.dumps(took))
     return change
+
+
+def durations(state: FleetState) -> dict[str, int]:
+    """Tell how many seconds the last change of each class took, by its label."""
+    file = Path(state.folder) / _DURATIONS
+    found: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
+    return found
 
 
 def plan_against(

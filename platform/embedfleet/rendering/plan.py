@@ -97,6 +97,10 @@ class Plan:
 
     def __str__(self) -> str:
         """Each resource with its class, then each field with what it means."""
+        return self.told({})
+
+    def told(self, seconds: Mapping[str, int]) -> str:
+        """Write the plan, and how long the last change of its gravest class took, by label."""
         lines: list[str] = []
         for resource in dict.fromkeys(change.resource for change in self.changes):
             lines.append(f"{resource}: {self.of(resource).label}")
@@ -109,6 +113,9 @@ class Plan:
                 lines.append(f"    {change.reason}")
         if self.unchanged:
             lines.append(f"{Impact.NO_CHANGE.label}: {', '.join(self.unchanged)}")
+        if self.impact.label in seconds:
+            took = seconds[self.impact.label]
+            lines.append(f"{self.impact.label} took {took} s the last time.")
         return "\n".join(lines)
 
 
