@@ -130,7 +130,8 @@ class Fleets:
         names = [each["metadata"]["name"] for each in self._of(namespace, "Fleet")]
         models = self._of(namespace, "Embedder", "Reranker")
         orphans = [each for each in models if not fleet_of(each, names)]
-        of_nobody = judged_models(None, names, orphans)
+        caches = {each.name: each.resource for each in self._caches(namespace)}
+        of_nobody = judged_models(None, names, orphans, caches)
         routes = [each for each in self._of(namespace, "ModelRoute") if not fleet_of(each, names)]
         to_nowhere = judged_routes(None, names, routes, of_nobody)
         found = orphan_statuses(of_nobody, to_nowhere, datetime.now(UTC))
