@@ -14,7 +14,7 @@ from fleet_calls import TIMEOUT_SECONDS, Caller, Refusal, ids, pairs, texts
 from raw_http2 import DATA, END_STREAM, PREFACE, SETTINGS, frame, opening
 
 from embedfleet.client import Client
-from embedfleet.local.fleet import apply
+from embedfleet.local.changing import apply
 from embedfleet.resources import parse_manifests
 from embedfleet.v1 import embedding_pb2, reranking_pb2
 

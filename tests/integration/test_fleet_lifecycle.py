@@ -18,17 +18,25 @@ import grpc
 import numpy as np
 import pytest
 import yaml
+from drifted import drifted
 from fleet_calls import Caller, texts
 
 from embedfleet.client import Client, ClientConfig
 from embedfleet.config import Settings
 from embedfleet.errors import InvalidManifest, Unavailable
-from embedfleet.local.fleet import Up, apply, bring_up, plan_against, take_down
+from embedfleet.golden import measured
+from embedfleet.local.changing import apply, plan_against
+from embedfleet.local.fleet import Up, bring_up, take_down
 from embedfleet.local.node import processes_of
 from embedfleet.local.readiness import applications
 from embedfleet.local.state import FleetState, list_states
+from embedfleet.messages import Role
 from embedfleet.rendering.plan import Impact
+from embedfleet.rendering.serve import ServePorts, render_serve
+from embedfleet.rendering.serve_state import summarize
 from embedfleet.resources import parse_manifests
+from embedfleet.serve_rest import ServeRest
+from embedfleet_operator.status_verified import fingerprint
 
 EMBED = "EmbeddingService/Embed"
 WAIT_SECONDS = 120.0
@@ -209,6 +217,38 @@ def test_models_come_and_go(live, tmp_path):
             assert "docs (embedder), relevance (reranker)" in refused.message
     assert traffic.failures == []
     assert live.pids() == before
+
+
+def test_a_version_that_drifted_stays_out(live, tmp_path):
+    folder = drifted(tmp_path / "drifted", Role.EMBEDDER, 0.3)
+    good = live.manifests(small(*DOCS), RELEVANCE)
+    other = live.manifests(small("Embedder", "docs", folder), RELEVANCE)
+    numbers, before = live.state.ports, live.pids()
+    ports = ServePorts(numbers.serve_grpc, numbers.serve_http, "127.0.0.1")
+
+    def put(manifests, goldens, status):
+        """Serve it until the embedder is what it is to be; gives what Serve says of that."""
+        config = render_serve(manifests.only_fleet(), manifests.models, ports, goldens)
+        with ServeRest(live.state.dashboard, live.state.token) as serve:
+            serve.put(config)
+            wait_until(lambda: found(serve)["status"] == status, f"emb-docs is not {status}")
+            docs = found(serve)
+        assert fingerprint(docs["deployed_app_config"]) == fingerprint(config["applications"][0])
+        return summarize("emb-docs", docs)
+
+    def found(serve):
+        return serve.get()["applications"]["emb-docs"]
+
+    with Client(live.state.endpoint) as client:
+        golden = client.golden("docs")
+    with Traffic(live.state.endpoint) as traffic:
+        assert put(good, {"emb-docs": golden}, "RUNNING").pids == before["emb-docs"]
+        refused = put(other, {"emb-docs": golden}, "DEPLOY_FAILED")
+        assert refused.message.startswith("GoldenMismatch: The contract is v1:")
+        assert measured(refused.message).worst_cosine < 0.99
+        assert refused.pids == before["emb-docs"]
+        assert put(good, {}, "RUNNING").pids == before["emb-docs"]
+    assert traffic.failures == []
 
 
 def test_what_only_a_new_cluster_can_take_is_refused(live):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from embedfleet.errors import InvalidManifest, Unavailable
-from embedfleet.local.fleet import apply, plan_against
+from embedfleet.local.changing import apply, plan_against
 from embedfleet.local.ports import LocalPorts
 from embedfleet.local.state import FleetState
 from embedfleet.rendering.plan import Impact

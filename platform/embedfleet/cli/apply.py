@@ -11,8 +11,8 @@ from embedfleet.cli.options import contract_option, files_option
 from embedfleet.cli.output import reporter
 from embedfleet.cli.state import choose_fleet
 from embedfleet.config import Settings
-from embedfleet.local.fleet import apply as apply_to
-from embedfleet.local.fleet import plan_against
+from embedfleet.local.changing import apply as apply_to
+from embedfleet.local.changing import plan_against
 from embedfleet.rendering.plan import Impact
 from embedfleet.resources import load_manifests
 

@@ -12,7 +12,7 @@ from embedfleet.cli.options import contract_option, files_option
 from embedfleet.cli.state import choose_fleet
 from embedfleet.config import Settings
 from embedfleet.errors import Unavailable
-from embedfleet.local.fleet import durations, plan_against
+from embedfleet.local.changing import durations, plan_against
 from embedfleet.resources import Manifests, load_manifests
 
 __all__ = ["plan"]
