@@ -7,6 +7,7 @@ Deployments' status and Services' endpoints are theirs.
 from __future__ import annotations
 
 import hashlib
+import shutil
 import ssl
 import subprocess
 import time
@@ -25,7 +26,16 @@ from go_tools import tool
 
 from embedfleet.local.ports import free_ports
 
-__all__ = ["APPLY", "ControlPlane", "control_plane", "controllers", "missing", "process", "wait"]
+__all__ = [
+    "APPLY",
+    "Address",
+    "ControlPlane",
+    "control_plane",
+    "controllers",
+    "missing",
+    "process",
+    "wait",
+]
 
 READY_SECONDS: Final = 120
 """A machine that builds something else meanwhile needs most of it; an idle one needs 5."""
@@ -43,10 +53,14 @@ class ControlPlane:
     Attributes:
         url: Its address.
         folder: Data, logs and certificates.
+        stop: Ends the API server and leaves its data.
+        start: Starts it again at the same address, and waits until it answers.
     """
 
     url: str
     folder: Path
+    stop: Callable[[], None]
+    start: Callable[[], None]
 
     def client(self, token: str = ADMIN) -> httpx.Client:
         """Open connections as the owner of a token; may do everything by default."""
@@ -115,15 +129,32 @@ def missing() -> str:
     return go_tools.missing(*PROGRAMS)
 
 
+@dataclass(frozen=True)
+class Address:
+    """Where an API server listens and which addresses it gives to Services.
+
+    Attributes:
+        port: 0 takes a free one.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    services: str = "10.0.0.0/24"
+
+
 @contextmanager
-def control_plane(folder: Path, users: Sequence[str] = ()) -> Iterator[ControlPlane]:
+def control_plane(
+    folder: Path, users: Sequence[str] = (), address: Address = Address()
+) -> Iterator[ControlPlane]:
     """Start etcd and kube-apiserver, and stop both.
 
     Args:
         folder: Empty folder for data, logs and certificates.
         users: More users, each with the token `NAME-token` and no rights but those given to it.
+        address: Where it listens.
     """
-    etcd, peer, port = free_ports(3)
+    etcd, peer, free = free_ports(3)
+    port = address.port or free
     _write_secrets(folder, users)
     stores, peers = f"http://127.0.0.1:{etcd}", f"http://127.0.0.1:{peer}"
     with ExitStack() as started:
@@ -133,28 +164,34 @@ def control_plane(folder: Path, users: Sequence[str] = ()) -> Iterator[ControlPl
                      f"--listen-peer-urls={peers}", f"--initial-advertise-peer-urls={peers}",
                      f"--initial-cluster=default={peers}")
         )  # fmt: skip
-        server = started.enter_context(
-            process(folder, "kube-apiserver", f"--etcd-servers={stores}",
-                     f"--secure-port={port}", "--bind-address=127.0.0.1",
-                     f"--cert-dir={folder / 'certs'}", "--authorization-mode=RBAC",
-                     f"--token-auth-file={folder / 'tokens.csv'}",
-                     "--service-account-issuer=https://kubernetes.default.svc",
-                     f"--service-account-key-file={folder / 'sa.key'}",
-                     f"--service-account-signing-key-file={folder / 'sa.key'}",
-                     "--service-cluster-ip-range=10.0.0.0/24",
-                     "--disable-admission-plugins=ServiceAccount")
+        arguments = (
+            f"--etcd-servers={stores}", f"--secure-port={port}", f"--bind-address={address.host}",
+            f"--cert-dir={folder / 'certs'}", "--authorization-mode=RBAC",
+            f"--token-auth-file={folder / 'tokens.csv'}",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-account-key-file={folder / 'sa.key'}",
+            f"--service-account-signing-key-file={folder / 'sa.key'}",
+            f"--service-cluster-ip-range={address.services}",
+            "--disable-admission-plugins=ServiceAccount",
         )  # fmt: skip
-        plane = ControlPlane(f"https://127.0.0.1:{port}", folder)
+        servers = started.enter_context(ExitStack())
 
-        def ready() -> bool:
-            assert server.poll() is None, (folder / "kube-apiserver.log").read_text()[-4000:]
-            if not (folder / "certs" / "apiserver.crt").exists():
-                return False
-            with plane.client() as client:
-                return client.get("/readyz").is_success
+        def start() -> None:
+            server = servers.enter_context(process(folder, "kube-apiserver", *arguments))
+            wait(lambda: _answers(plane, server), "the API server")
 
-        wait(ready, "the API server")
+        plane = ControlPlane(f"https://{address.host}:{port}", folder, servers.close, start)
+        start()
         yield plane
+
+
+def _answers(plane: ControlPlane, server: subprocess.Popen[bytes]) -> bool:
+    log = plane.folder / "kube-apiserver.log"
+    assert server.poll() is None, log.read_text()[-4000:]
+    if not (plane.folder / "certs" / "apiserver.crt").exists():
+        return False
+    with plane.client() as client:
+        return client.get("/readyz").is_success
 
 
 @contextmanager
@@ -174,8 +211,10 @@ def controllers(plane: ControlPlane) -> Iterator[None]:
 @contextmanager
 def process(folder: Path, program: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run one of the programs that Go built; it logs to `PROGRAM.log` in the folder."""
+    # Where that can be had, it ends with whoever started it, even one that is killed.
+    bound = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
     with (folder / f"{program}.log").open("wb") as log:
-        process = subprocess.Popen([tool(program), *arguments], stdout=log, stderr=log)
+        process = subprocess.Popen([*bound, tool(program), *arguments], stdout=log, stderr=log)
     try:
         yield process
     finally:
@@ -201,7 +240,7 @@ def _write_secrets(folder: Path, users: Sequence[str]) -> None:
 
 
 def _established(client: httpx.Client, path: str) -> bool:
-    conditions = client.get(path).json().get("status", {}).get("conditions", [])
+    conditions = client.get(path).json().get("status", {}).get("conditions") or []
     refused = [c for c in conditions if c["type"] in ("NonStructuralSchema",)]
     assert not refused, refused
     return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
