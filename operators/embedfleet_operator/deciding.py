@@ -13,12 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from embedfleet.golden import Golden
 from embedfleet.rendering.names import Model, application
 from embedfleet.rendering.plan import Impact, Plan
 from embedfleet.rendering.serve import ServeConfig
 from embedfleet.resources import Fleet
+from embedfleet.resources.rules import pool_violations
 from embedfleet_operator.crds.status import ModelStatus, Status, Truth
 from embedfleet_operator.differences import covers
+from embedfleet_operator.held import running_golden
 from embedfleet_operator.plan import plan
 from embedfleet_operator.remembering import contract_moved, remembered
 from embedfleet_operator.rendering import Manifest, render, unknown_fields
@@ -29,7 +32,12 @@ from embedfleet_operator.seen import Seen
 from embedfleet_operator.status_conditions import Refusal, standing
 from embedfleet_operator.status_model import may_serve
 from embedfleet_operator.status_reasons import REASONS, Observation, Reason
-from embedfleet_operator.status_verified import GoldenObservation, fingerprint, verified
+from embedfleet_operator.status_verified import (
+    GoldenObservation,
+    drifted,
+    fingerprint,
+    verified,
+)
 
 __all__ = ["Decision", "decide", "secrets_of"]
 
@@ -85,8 +93,8 @@ def decide(seen: Seen) -> Decision:
     if fleet is None or refusal is not None:
         return _nothing(seen, refusal)
     target = replace(seen.target, certificates_digest=_certificates_digest(fleet, seen.secrets))
-    models = _serving(seen)
-    goldens = {application(m): g for m in models if (g := seen.goldens.get(_ref(m)))}
+    models = _serving(seen, fleet)
+    goldens = _goldens(seen, models)
     manifests = render(fleet, models, target, goldens=goldens, caches=seen.caches)
     config = serve_config(fleet, models, goldens)
     if lacking := _lacking(seen, manifests):
@@ -183,7 +191,7 @@ def _verified(seen: Seen) -> Seen:
     found = {}
     for each in seen.models:
         model = each.resource
-        if model is None:
+        if model is None or not _fits(model, fleet):
             continue
         name, golden = application(model), seen.goldens.get(each.ref)
         config = serve_config(fleet, [model], {name: golden} if golden else {})
@@ -201,22 +209,49 @@ def _verified(seen: Seen) -> Seen:
             ),
             seen.now,
         )
-        if verdict.reason is Reason.VERIFYING and not seen.serve.answers:
+        refused = seen.foreseen.get(each.ref) or ""
+        if refused and golden is not None and verdict.reason is not Reason.DRIFTED:
+            verdict, facts = drifted(refused, golden, fingerprint(wanted, image), seen.now)
+        elif verdict.reason is Reason.VERIFYING and not seen.serve.answers:
             # What was found before holds until somebody can look again.
             verdict = standing(before, Observation.VERIFIED) or verdict
         found[each.ref] = (verdict, facts)
     return replace(seen, verified=found)
 
 
-def _serving(seen: Seen) -> list[Model]:
+def _serving(seen: Seen, fleet: Fleet) -> list[Model]:
     """Choose the version of each model that is to serve: the spec's, the last good one, or none."""
     found: list[Model] = []
     for each in seen.models:
         model = each.resource
-        if model is None or not may_serve(model_report(seen, each, Impact.NO_CHANGE, None)):
+        unknown = seen.foreseen.get(each.ref, "") is None
+        if (
+            model is None
+            or unknown
+            or not may_serve(model_report(seen, each, Impact.NO_CHANGE, None))
+        ):
             model = seen.served.get(each.ref)
-        if model is not None:
+        # The last good version may stand in a pool that is no more.
+        if model is not None and _fits(model, fleet):
             found.append(model)
+    return found
+
+
+def _fits(model: Model, fleet: Fleet) -> bool:
+    """Whether a fleet has the pools of a model: without them there is nothing to render."""
+    return not any(pool_violations(model, fleet))
+
+
+def _goldens(seen: Seen, models: Sequence[Model]) -> dict[str, Golden]:
+    """Choose what each application is held to: a version that goes on, to what it runs with."""
+    current = {each.ref: each.resource for each in seen.models}
+    found = {}
+    for model in models:
+        ref, name = _ref(model), application(model)
+        goes_on = model is not current.get(ref)
+        golden = running_golden(seen.serve.deployed.get(name)) if goes_on else seen.goldens.get(ref)
+        if golden is not None:
+            found[name] = golden
     return found
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from embedfleet.errors import EmbedfleetError
+from embedfleet.rendering.names import ROUTER
 from embedfleet.rendering.serve import ServeConfig
 from embedfleet.rendering.serve_state import summarize
 from embedfleet.serve_rest import ServeRest
@@ -102,7 +103,7 @@ def read_state(details: Mapping[str, Any]) -> ServeState:
     return ServeState(
         "",
         {name: summarize(name, each) for name, each in found.items()},
-        {name: each["deployed_app_config"] for name, each in found.items() if _whole(each)},
+        {name: each["deployed_app_config"] for name, each in found.items() if _whole(name, each)},
     )
 
 
@@ -119,11 +120,21 @@ def _observe(dashboard: str, token: str) -> ServeState:
         )
 
 
-def _whole(application: Mapping[str, Any]) -> bool:
-    """Whether Serve tells the configuration of an application that this operator made."""
-    config = application.get("deployed_app_config") or {}
-    deployments = config.get("deployments") or ()
-    return isinstance(config.get("args"), Mapping) and len(deployments) == 1
+def _whole(name: str, application: Mapping[str, Any]) -> bool:
+    """Whether Serve tells the configuration of an application as this operator makes them."""
+    match application.get("deployed_app_config"):
+        case {"name": str(told), "args": {"role": str(), "name": str()}, "deployments": [{**one}]}:
+            return told == name != ROUTER and _has_options(one)
+        case {"name": str(told), "args": {}, "deployments": [{"user_config": {"fleet": str()}}]}:
+            return told == name == ROUTER
+    return False
+
+
+def _has_options(deployment: Mapping[Any, Any]) -> bool:
+    match deployment:
+        case {"user_config": {}, "ray_actor_options": {"num_gpus": int() | float()}}:
+            return True
+    return False
 
 
 def _put(dashboard: str, token: str, config: ServeConfig) -> None:

@@ -19,6 +19,7 @@ FAILED: Final = ("DEPLOY_FAILED", "UNHEALTHY")
 _ANSWERING: Final = ("RUNNING", "UPDATING", "PENDING_MIGRATION")
 """A replica that takes new settings over holds its calls for a moment and loses none."""
 
+_END_OF_CALENDAR: Final = 253_402_300_800
 _OWN_ERROR: Final = re.compile(r"^(?:embedfleet\.errors\.)(\w+: .*)$", re.M)
 
 
@@ -64,15 +65,19 @@ class ApplicationStatus:
 
 
 def summarize(name: str, application: Mapping[str, Any]) -> ApplicationStatus:
-    """Read one application of `ServeInstanceDetails`."""
+    """Read one application of `ServeInstanceDetails`.
+
+    Raises:
+        AttributeError, KeyError, TypeError, ValueError: It is none.
+    """
     deployments = list(application.get("deployments", {}).values())
     messages = [application.get("message", ""), *(d.get("message", "") for d in deployments)]
     replicas = [replica for d in deployments for replica in d.get("replicas", ())]
     return ApplicationStatus(
         name=name,
-        status=application["status"],
+        status=str(application["status"]),
         message=_cause("\n".join(message for message in messages if message)),
-        target_replicas=sum(d.get("target_num_replicas") or 0 for d in deployments),
+        target_replicas=sum(int(d.get("target_num_replicas") or 0) for d in deployments),
         pids=tuple(r["pid"] for r in replicas if r["state"] in _ANSWERING and r.get("pid")),
         live_replicas=sum(replica["state"] != "STOPPING" for replica in replicas),
         last_scale=_last_scale(deployments),
@@ -88,13 +93,20 @@ def _cause(message: str) -> str:
 def _last_scale(deployments: Iterable[Mapping[str, Any]]) -> ScaleDecision | None:
     decisions = (
         ScaleDecision(
-            timestamp_seconds=each["timestamp_s"],
-            before=each["prev_num_replicas"],
-            after=each["curr_num_replicas"],
-            reason=each["reason"],
+            timestamp_seconds=_seconds(each["timestamp_s"]),
+            before=int(each["prev_num_replicas"]),
+            after=int(each["curr_num_replicas"]),
+            reason=str(each["reason"]),
         )
         for deployment in deployments
         for each in (deployment.get("autoscaling_detail") or {}).get("decisions", ())
     )
     moves = (decision for decision in decisions if decision.before != decision.after)
     return max(moves, key=lambda decision: decision.timestamp_seconds, default=None)
+
+
+def _seconds(value: Any) -> float:
+    seconds = float(value)
+    if not 0 <= seconds < _END_OF_CALENDAR:
+        raise ValueError(f"{value} is no Unix time")
+    return seconds
