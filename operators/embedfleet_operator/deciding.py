@@ -22,7 +22,7 @@ from embedfleet.resources.rules import pool_violations
 from embedfleet_operator.crds.status import ModelStatus, Status, Truth
 from embedfleet_operator.differences import covers
 from embedfleet_operator.held import running_golden
-from embedfleet_operator.plan import plan
+from embedfleet_operator.plan import awaited, plan
 from embedfleet_operator.remembering import contract_moved, remembered
 from embedfleet_operator.rendering import Manifest, render, unknown_fields
 from embedfleet_operator.rendering.manifests import COMPONENT_LABEL, SERVED
@@ -103,7 +103,7 @@ def decide(seen: Seen) -> Decision:
         return _nothing(seen, refusal)
     change = _plan(seen, fleet, manifests, config)
     memory = remembered(fleet, _proven(seen, models, config))
-    said = statuses(seen, None, change)
+    said = statuses(seen, None, awaited(change, seen.serve.deployed, config))
     return Decision((*manifests, memory), config, change, None, said)
 
 

@@ -7,7 +7,8 @@ operator says and never at what the API server or KubeRay add.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import yaml
@@ -19,7 +20,7 @@ from embedfleet.rendering.serve import ServeConfig
 from embedfleet_operator.plan_cluster import cluster_changes
 from embedfleet_operator.rendering.manifests import Manifest
 
-__all__ = ["plan"]
+__all__ = ["awaited", "plan"]
 
 _EDGE_ROLLS: Final = (
     "The edge's pods are replaced one by one; open connections drain and clients reconnect."
@@ -56,6 +57,28 @@ def plan(
     touched = {change.resource for change in changes}
     unchanged = tuple(each for each in applications.unchanged if each not in touched)
     return Plan(tuple(changes), unchanged)
+
+
+def awaited(change: Plan, deployed: Mapping[str, Mapping[str, Any]], wanted: ServeConfig) -> Plan:
+    """Add to a plan what KubeRay was told and Serve does not run yet: neither is done.
+
+    Args:
+        change: What is to be written.
+        deployed: The configuration that each application runs, by name.
+        wanted: What Serve is to run. What it has never heard of is left out: it starts.
+    """
+    if not deployed:
+        return change
+    running = {**wanted, "applications": list(deployed.values())}
+    known = {each.resource for each in change.changes}
+    found = [
+        each
+        for each in plan_applications(running, wanted).changes
+        if each.resource not in known and each.impact is not Impact.START
+    ]
+    waiting = {each.resource for each in found}
+    unchanged = tuple(each for each in change.unchanged if each not in waiting)
+    return replace(change, changes=(*change.changes, *found), unchanged=unchanged)
 
 
 def _find(manifests: Sequence[Manifest], kind: str) -> Manifest:

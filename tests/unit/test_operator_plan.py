@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import yaml
 from operator_cases import BUILT, TARGET, given, only, render_all, rendered
 
 from embedfleet.rendering.plan import Impact
 from embedfleet.rendering.serve import render_serve
 from embedfleet.resources import parse_manifests
-from embedfleet_operator.plan import plan
+from embedfleet_operator.plan import awaited, plan
 from embedfleet_operator.plan_bounds import bounds_patch
 from embedfleet_operator.rendering import KubeRayFeatures, Manifest
 
@@ -251,3 +252,38 @@ def test_a_cluster_that_ran_before_is_planned_from_what_its_serve_runs() -> None
     router = {**config, "applications": config["applications"][-1:]}
     removed = plan(manifests, manifests, serve=(config, router))
     assert removed.of("Embedder/docs") is Impact.REMOVE
+
+
+def serve_of(found: tuple[Manifest, ...]) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load(only(found, "RayService")["spec"]["serveConfigV2"])
+    return config
+
+
+def deployed(found: tuple[Manifest, ...]) -> dict[str, dict[str, Any]]:
+    return {each["name"]: each for each in serve_of(found)["applications"]}
+
+
+INSTRUCTED = f"{MODEL}, instruction: {{default: Find it}}"
+
+
+@pytest.mark.parametrize(
+    ("running", "expected"),
+    [
+        # KubeRay has not carried it on: nothing may look settled.
+        (deployed(manifests()), {"Embedder/docs": Impact.RECONFIGURE}),
+        (deployed(manifests(model=INSTRUCTED)), {}),
+        # A cluster that is new runs nothing yet, and what Serve never heard of starts.
+        ({}, {}),
+        (deployed(manifests(model="")), {}),
+    ],
+    ids=["not-carried-on", "runs", "new-cluster", "new-model"],
+)
+def test_what_serve_does_not_run_yet_is_awaited(
+    running: dict[str, dict[str, Any]], expected: dict[str, Impact]
+) -> None:
+    wanted = manifests(model=INSTRUCTED)
+    written = plan(live(wanted), wanted)
+    found = awaited(written, running, serve_of(wanted))
+    models = [each for each in found.changes if each.resource.startswith("Embedder/")]
+    assert {each.resource: each.impact for each in models} == expected
+    assert not {each.resource for each in models} & set(found.unchanged)
