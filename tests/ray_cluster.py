@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from embedfleet.config import Settings
+from embedfleet.errors import Unavailable
 from embedfleet.local.node import MARK, node_environment, processes_of, start_node, stop_all
 from embedfleet.local.ports import LocalPorts, choose_ports
 from embedfleet.serve_rest import ServeRest
@@ -18,6 +21,7 @@ from embedfleet.serve_rest import ServeRest
 __all__ = ["TOKEN", "RayCluster", "ray_cluster"]
 
 TOKEN = "t" * 64
+_PATIENCE_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,19 @@ class RayCluster:
     def serve(self) -> ServeRest:
         """Connect to its dashboard."""
         return ServeRest(self.dashboard, TOKEN)
+
+    def applications(self) -> dict[str, Any]:
+        """Ask Serve for its applications; a busy dashboard drops connections."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                with self.serve() as serve:
+                    found: dict[str, Any] = serve.get()["applications"]
+                return found
+            except Unavailable:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
 
     def processes(self) -> int:
         """Count what runs of it."""

@@ -196,7 +196,9 @@ class Fleets:
         if fleet.resource is None:
             return seen, None
         cluster = self._open(fleet.resource, secrets)
-        return replace(seen, serve=await cluster.observe()), cluster
+        seen = replace(seen, serve=await cluster.observe())
+        address = serve_address(fleet.resource, seen.target)
+        return replace(seen, foreseen=await self._recorder.foresee(seen, address)), cluster
 
     def _caches(self, namespace: str) -> list[Judged[ModelCache]]:
         return [judged(ModelCache, each) for each in self._of(namespace, "ModelCache")]

@@ -59,6 +59,8 @@ class Seen:
         served: Models as they last served well, by resource.
         goldens: Golden outputs by resource.
         cached: How the cache of a model is, by resource of the model.
+        foreseen: Why running replicas would refuse golden outputs that they are yet to be given, by
+            resource; empty if they would not, None if nobody can tell.
         verified: How golden outputs came out, by resource.
         secrets: Secrets that it names; None for those that are missing.
         kuberay: The installed definition of RayService; None where there is none.
@@ -77,6 +79,7 @@ class Seen:
     served: Mapping[str, Model] = field(default_factory=dict)
     goldens: Mapping[str, Golden] = field(default_factory=dict)
     cached: Mapping[str, Verdict] = field(default_factory=dict)
+    foreseen: Mapping[str, str | None] = field(default_factory=dict)
     verified: Mapping[str, tuple[Verdict, Verification | None]] = field(default_factory=dict)
     secrets: Mapping[str, Manifest | None] = field(default_factory=dict)
     kuberay: Manifest | None = None

@@ -19,7 +19,7 @@ from embedfleet_operator.crds.status import Condition, ModelStatus, Truth, Verif
 from embedfleet_operator.status_conditions import Verdict, false, true, unknown
 from embedfleet_operator.status_reasons import Observation, Reason
 
-__all__ = ["GoldenObservation", "fingerprint", "verified"]
+__all__ = ["GoldenObservation", "drifted", "fingerprint", "verified"]
 
 _MISMATCH: Final = "GoldenMismatch: "
 _HASH_CHARACTERS: Final = 32
@@ -85,19 +85,25 @@ def verified(observed: GoldenObservation, now: datetime) -> tuple[Verdict, Verif
     if app is None or observed.applied != observed.wanted:
         return unknown(Reason.VERIFYING), None
     if app.status in FAILED and app.message.startswith(_MISMATCH):
-        message = app.message.removeprefix(_MISMATCH)
-        facts = Verification(
-            time=now.replace(microsecond=0),
-            contract_hash=golden.contract_hash,
-            refused=observed.wanted,
-            **measured(message)._asdict(),
-        )
-        return false(Reason.DRIFTED, message), facts
+        return drifted(app.message.removeprefix(_MISMATCH), golden, observed.wanted, now)
     # Without replicas nothing is compared, and nothing forgotten.
     if app.status == "RUNNING" and (app.pids or (last and last.status is Truth.TRUE)):
         reason = Reason.MATCHES if observed.pinned else Reason.RECORDED
         return true(reason), _passed(golden, before, now)
     return unknown(Reason.VERIFYING), None
+
+
+def drifted(
+    message: str, golden: Golden, version: str, now: datetime
+) -> tuple[Verdict, Verification]:
+    """Refuse a version, told by its fingerprint, for what its replicas say or would say."""
+    facts = Verification(
+        time=now.replace(microsecond=0),
+        contract_hash=golden.contract_hash,
+        refused=version,
+        **measured(message)._asdict(),
+    )
+    return false(Reason.DRIFTED, message), facts
 
 
 def _passed(golden: Golden, before: Verification | None, now: datetime) -> Verification | None:

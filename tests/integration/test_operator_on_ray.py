@@ -84,8 +84,7 @@ def kubectl(plane: ControlPlane, running: RunningOperator) -> Kubectl:
 
 
 def application(ray: RayCluster, name: str) -> ApplicationStatus:
-    with ray.serve() as serve:
-        return summarize(name, serve.get()["applications"][name])
+    return summarize(name, ray.applications()[name])
 
 
 def settled(kubectl: Kubectl, what: str = "embedder/docs") -> bool:
@@ -124,8 +123,7 @@ def test_a_missing_secret_is_told_and_then_found(kubectl: Kubectl, ray: RayClust
 
     wait(refused, "the refusal")
     assert "spec.auth.tokenSecretName is ray-token" in str(kubectl.get("fleet/guest")["status"])
-    with ray.serve() as serve:
-        assert serve.get()["applications"] == {}
+    assert ray.applications() == {}
     encoded = base64.b64encode(TOKEN.encode()).decode()
     secret = {
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "ray-token"},
@@ -155,6 +153,31 @@ def test_golden_outputs_are_given_to_replicas_without_a_restart(
     before = application(ray, "emb-docs").pids
     wait(lambda: condition(kubectl.get("embedder/docs"), "Verified")[0] == "True", "Verified")
     wait(lambda: settled(kubectl), "rest")
+    assert application(ray, "emb-docs").pids == before
+
+
+def test_replicas_that_run_are_spared_golden_outputs_they_would_refuse(
+    kubectl: Kubectl, ray: RayCluster
+) -> None:
+    before = application(ray, "emb-docs").pids
+    recorded = json.loads(kubectl.get("configmap/docs-emb-golden")["data"]["golden.json"])
+    vectors = np.frombuffer(base64.b64decode(recorded["outputs"]), "<f2")
+    swapped = vectors.reshape(-1, recorded["dimension"])[::-1].tobytes()
+    other = {**recorded, "outputs": base64.b64encode(swapped).decode()}
+    pinned = {
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "pinned"},
+        "data": {"golden.json": json.dumps(other)},
+    }  # fmt: skip
+    kubectl("apply", "--filename=-", given=json.dumps(pinned))
+    kubectl.apply(changed(verification={"goldenConfigMapName": "pinned"}))
+    wait(lambda: condition(kubectl.get("embedder/docs"), "Verified")[1] == "Drifted", "Drifted")
+    docs = kubectl.get("embedder/docs")
+    assert "cosine" in condition(docs, "Verified")[2]
+    assert docs["status"]["verification"]["worstCosine"] < 0.99
+    assert condition(docs, "Ready")[0] == "True"
+    assert application(ray, "emb-docs").pids == before
+    kubectl.apply(changed())
+    wait(lambda: condition(kubectl.get("embedder/docs"), "Verified")[0] == "True", "Verified")
     assert application(ray, "emb-docs").pids == before
 
 
@@ -210,21 +233,13 @@ def test_a_broken_model_tells_its_error_and_hurts_nobody(kubectl: Kubectl, ray: 
     assert condition(kubectl.get("fleet/guest"), "Degraded")[0] == "True"
     kubectl("delete", "embedder/lost", "--timeout=60s")
 
-    def gone() -> bool:
-        with ray.serve() as serve:
-            return "emb-lost" not in serve.get()["applications"]
-
-    wait(gone, "its application to stop")
+    wait(lambda: "emb-lost" not in ray.applications(), "its application to stop")
 
 
 def test_a_deleted_fleet_leaves_the_cluster_empty(kubectl: Kubectl, ray: RayCluster) -> None:
     assert kubectl.get("fleet/guest")["metadata"]["finalizers"] == ["embedfleet.io/serve"]
     kubectl("delete", "fleet/guest", "--timeout=120s")
 
-    def empty() -> bool:
-        with ray.serve() as serve:
-            return serve.get()["applications"] == {}
-
-    wait(empty, "Serve to stop")
+    wait(lambda: ray.applications() == {}, "Serve to stop")
     assert ray.processes()
     assert condition(kubectl.get("embedder/docs"), "Accepted")[:2] == ("False", "FleetMissing")

@@ -54,14 +54,16 @@ def render(
             field=violation.path,
         )
     ordered = sorted(models, key=application)
+    # Longer to write than all the rest, so not written to be left out below.
+    built = not fleet.spec.existing_cluster
     found = (
         *network_policies(fleet, target),
-        rayservice(fleet, ordered, target, goldens, caches),
+        *((rayservice(fleet, ordered, target, goldens, caches),) if built else ()),
         *edge(fleet, ordered, target),
         *(grpc_route(fleet, target.gateway) if target.gateway else ()),
         *(pod_monitors(fleet) if target.monitoring else ()),
     )
-    if fleet.spec.existing_cluster:
+    if not built:
         # What is Ray's belongs to whoever runs that cluster.
         return tuple(each for each in found if each["metadata"]["labels"][COMPONENT_LABEL] == EDGE)
     return found

@@ -1,0 +1,51 @@
+"""What replicas that run are held to, read from the configuration that Serve was given. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from embedfleet.golden import Golden
+from embedfleet.rendering.names import Model, application
+from embedfleet.rendering.replica import GoldenSettings
+from embedfleet_operator.judging import Judged
+from embedfleet_operator.seen import Seen
+
+__all__ = ["gets_other_golden", "running_golden"]
+
+
+def running_golden(deployed: Mapping[str, Any] | None) -> Golden | None:
+    """Read the golden outputs that an application was given; None if it was given none."""
+    settings = _settings(deployed)
+    return settings.golden if settings else None
+
+
+def gets_other_golden(seen: Seen, each: Judged[Model]) -> bool:
+    """Whether a version that runs is to be held to something else than before.
+
+    Other arguments make other replicas, which are held to it before they run. The first outputs
+    recorded are the running version's own.
+    """
+    model, golden = each.resource, seen.goldens.get(each.ref)
+    if model is None or golden is None or each.refusal is not None:
+        return False
+    name = application(model)
+    state, deployed = seen.serve.applications.get(name), seen.serve.deployed.get(name)
+    if state is None or not state.pids or deployed is None:
+        return False
+    before = _settings(deployed)
+    if before is None:
+        return model.spec.verification.golden_config_map_name is not None
+    return before != GoldenSettings(golden=golden, bound=model.spec.verification.bound)
+
+
+def _settings(deployed: Mapping[str, Any] | None) -> GoldenSettings | None:
+    if deployed is None:
+        return None
+    (deployment,) = deployed["deployments"]
+    try:
+        return GoldenSettings.model_validate((deployment.get("user_config") or {}).get("golden"))
+    except ValidationError:
+        return None
