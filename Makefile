@@ -51,7 +51,7 @@ unit: setup ## Fast tests of pure code
 	$(PYTEST) -q tests/unit tests/contract
 
 test: check tools ## Everything
-	$(PYTEST) tests/parity tests/integration
+	$(PYTEST) tests/parity tests/integration tests/e2e
 
 tools: setup ## Build the programs that tests call, where there is Go: once, about 20 minutes
 	@$(BIN)/python tests/go_tools.py

@@ -1,0 +1,248 @@
+"""From helm install to a vector, and through changes under traffic, with nothing faked between."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import kuberay
+import pytest
+from charts import CHART, CRDS, IMAGES, helm
+from control_plane import wait
+from e2e.cluster import Cluster, cluster, missing
+from e2e.traffic import Expected, Tally
+from go_tools import tool
+from operator_process import Kubectl, condition
+
+from embedfleet.engine import load_embedder, load_reranker
+
+REASON = missing()
+pytestmark = [
+    pytest.mark.skipif(bool(REASON), reason=REASON or "everything is there"),
+    pytest.mark.timeout(600),
+]
+
+NAMESPACE = "search"
+RUNTIME = {
+    "registry.example/operator": {
+        "entrypoint": ["python", "-m", "embedfleet_operator"], "folder": "/",
+    },
+    "registry.example/fleet": {"entrypoint": [], "folder": "/home/ray"},
+    "registry.example/kuberay": {"entrypoint": [str(tool("kuberay-operator"))], "folder": "/"},
+}  # fmt: skip
+VALUES = {**IMAGES, "kuberay": {"namespace": "kuberay"}}
+ENDPOINT = f"search.{NAMESPACE}.svc.cluster.local:9000"
+EMBEDFLEET = Path(sys.executable).with_name("embedfleet")
+TEXTS = ["A hand-painted vase.", "花瓶", "def area(r): return 3.14159 * r ** 2"]
+QUERY = "Where are vases painted?"
+FLEET: dict[str, Any] = {
+    "kind": "Fleet",
+    "metadata": {"name": "search"},
+    "spec": {
+        "head": {"cpus": 1, "memoryGib": 2},
+        "pools": [
+            {"name": "cpu", "cpusPerNode": 1, "memoryGibPerNode": 2, "minNodes": 2, "maxNodes": 2}
+        ],
+    },
+}
+DOCS: dict[str, Any] = {
+    "kind": "Embedder",
+    "metadata": {"name": "docs"},
+    "spec": {
+        "model": {"source": "embedded/embedder"},
+        "scaling": {"minReplicas": 1, "maxReplicas": 2, "downscaleDelaySeconds": 1},
+        "placement": {"cpus": 0.4},
+    },
+}
+RELEVANCE: dict[str, Any] = {
+    "kind": "Reranker",
+    "metadata": {"name": "relevance"},
+    "spec": {"model": {"source": "embedded/reranker"}, "placement": {"cpus": 0.4}},
+}
+LOST: dict[str, Any] = {
+    "kind": "Embedder",
+    "metadata": {"name": "lost"},
+    "spec": {"model": {"source": "/nowhere/at-all"}, "placement": {"cpus": 0.1}},
+}
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[Cluster]:
+    """A cluster with KubeRay's operator, this project's charts, a fleet and two models."""
+    with cluster(RUNTIME) as running:
+        plane = running.plane
+        plane.install(kuberay.definitions())
+        for name in ("system", NAMESPACE):
+            manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+            plane.apply(f"/api/v1/namespaces/{name}", manifest)
+        Kubectl(plane, "kuberay")("apply", f"--filename={Path(__file__).parent / 'kuberay.yaml'}")
+        install(running, "kinds", CRDS, {})
+        install(running, "embedfleet", CHART, VALUES)
+        Kubectl(plane, NAMESPACE).apply(FLEET, DOCS, RELEVANCE)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def kubectl(world: Cluster) -> Kubectl:
+    return Kubectl(world.plane, NAMESPACE)
+
+
+@pytest.fixture(scope="module")
+def expected() -> Expected:
+    vectors = load_embedder("embedded/embedder").embed(TEXTS, "DOCUMENT")
+    scores = load_reranker("embedded/reranker").score(QUERY, TEXTS)
+    return Expected(TEXTS, vectors.tolist(), QUERY, [float(each) for each in scores])
+
+
+def install(world: Cluster, release: str, chart: Path, values: dict[str, Any]) -> None:
+    done = helm(
+        "install", release, chart, "--namespace=system",
+        values=values, kubeconfig=world.plane.kubeconfig(),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@contextmanager
+def traffic(world: Cluster, expected: Expected) -> Iterator[Tally]:
+    """Call without a pause meanwhile; what became of the calls is known at the end."""
+    path = world.folder / "expected.json"
+    expected.write(path)
+    command = world.command(sys.executable, Path(__file__).with_name("traffic.py"), ENDPOINT, path)
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    tally = Tally()
+    try:
+        yield tally
+        said, errors = process.communicate("", timeout=90)
+        assert process.returncode == 0, errors
+        tally.add(Tally(**json.loads(said)))
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def all_answered(tally: Tally) -> None:
+    assert tally.failed == []
+    assert tally.wrong == 0
+    assert tally.sent == tally.answered > 0
+
+
+def ready(kubectl: Kubectl, world: Cluster, *resources: str, seconds: int = 240) -> None:
+    for each in resources:
+        done = kubectl.try_to("wait", "--for=condition=Ready", each, f"--timeout={seconds}s")
+        assert done.returncode == 0, f"{done.stderr}{kubectl.get(each)}{world.logs()}"
+
+
+def settled(kubectl: Kubectl, what: str) -> bool:
+    """Whether the operator has seen the last change and nothing of it is left to do."""
+    resource = kubectl.get(what)
+    seen = resource["status"].get("observedGeneration") == resource["metadata"]["generation"]
+    return seen and condition(resource, "Progressing")[:2] == ("False", "Settled")
+
+
+def changed(**spec: Any) -> dict[str, Any]:
+    return {**DOCS, "spec": {**DOCS["spec"], **spec}}
+
+
+def scaled(kubectl: Kubectl, replicas: int) -> None:
+    kubectl("scale", "embedder/docs", f"--replicas={replicas}")
+
+    def so_many() -> bool:
+        status = kubectl.get("embedder/docs")["status"]
+        return settled(kubectl, "embedder/docs") and status.get("readyReplicas", 0) == replicas
+
+    wait(so_many, f"{replicas} replicas")
+
+
+def test_everything_becomes_ready(world: Cluster, kubectl: Kubectl) -> None:
+    ready(kubectl, world, "fleet/search", "embedder/docs", "reranker/relevance")
+    assert kubectl.get("fleet/search")["status"]["endpoint"] == ENDPOINT
+
+
+def test_answers_are_those_of_the_engines_alone(
+    world: Cluster, kubectl: Kubectl, expected: Expected
+) -> None:
+    with traffic(world, expected) as tally:
+        time.sleep(3)
+    all_answered(tally)
+    said = run(world, str(EMBEDFLEET), "models", "--endpoint", ENDPOINT, "--output=jsonl")
+    for what in ("embedder/docs", "reranker/relevance"):
+        wait(lambda what=what: "contractHash" in kubectl.get(what)["status"], "the contract")
+        assert kubectl.get(what)["status"]["contractHash"] in said
+
+
+def test_grpcurl_lists_the_services(world: Cluster) -> None:
+    said = run(world, str(tool("grpcurl")), "-plaintext", ENDPOINT, "list").split()
+    assert {f"embedfleet.v1.{each}Service" for each in ("Embedding", "Reranking", "Model")} <= set(
+        said
+    )
+
+
+def run(world: Cluster, *command: str) -> str:
+    """Run a program where clients run."""
+    done = subprocess.run(
+        world.command(*command), capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_charts_own_test_passes(world: Cluster) -> None:
+    done = helm("test", "embedfleet", "--namespace=system", kubeconfig=world.plane.kubeconfig())
+    assert done.returncode == 0, f"{done.stderr}{done.stdout}{world.logs()}"
+    assert "Succeeded" in done.stdout
+
+
+def test_changes_and_a_broken_model_cost_no_call(
+    world: Cluster, kubectl: Kubectl, expected: Expected
+) -> None:
+    def failed() -> bool:
+        return condition(kubectl.get("embedder/lost"), "Ready")[:2] == ("False", "Failed")
+
+    with traffic(world, expected) as tally:
+        kubectl.apply(LOST)
+        kubectl.apply(changed(instruction={"default": "Given a question, find its answer"}))
+        wait(lambda: settled(kubectl, "embedder/docs"), "the new instruction")
+        scaled(kubectl, 2)
+        scaled(kubectl, 1)
+        wait(failed, "the failure")
+        assert "/nowhere/at-all" in kubectl.get("embedder/lost")["status"]["lastFailure"]["message"]
+        for each in ("embedder/docs", "reranker/relevance"):
+            assert condition(kubectl.get(each), "Ready")[0] == "True"
+        kubectl("delete", "embedder/lost", "--timeout=60s")
+    all_answered(tally)
+
+
+def test_a_call_at_zero_replicas_is_held_and_answered(
+    world: Cluster, kubectl: Kubectl, expected: Expected
+) -> None:
+    scaled(kubectl, 0)
+    with traffic(world, expected) as tally:
+        wait(lambda: kubectl.get("embedder/docs")["status"].get("readyReplicas", 0) > 0, "a start")
+    all_answered(tally)
+
+
+def test_uninstalled_nothing_is_left_but_what_is_kept(world: Cluster, kubectl: Kubectl) -> None:
+    kubectl("delete", "fleet/search", "--timeout=120s")
+    wait(lambda: not kubectl("get", "pods", "--output=name"), "the pods to end")
+    kubectl("delete", "embedder/docs", "reranker/relevance", "--timeout=60s")
+    for release in ("embedfleet", "kinds"):
+        done = helm("uninstall", release, "--namespace=system", kubeconfig=world.plane.kubeconfig())
+        assert done.returncode == 0, done.stderr
+    kinds = "deployments,services,configmaps,secrets,networkpolicies,poddisruptionbudgets"
+
+    def left() -> set[str]:
+        found = kubectl("get", kinds, "--output=name").split()
+        found += Kubectl(world.plane, "system")("get", kinds, "--output=name").split()
+        return {each for each in found if each != "configmap/kube-root-ca.crt"}
+
+    wait(lambda: not left(), "everything to be gone")
+    kept = kubectl("get", "crds", "--output=name")
+    assert "fleets.embedfleet.io" in kept
