@@ -77,6 +77,7 @@ def _covers_list(live: Any, said: Sequence[Any]) -> bool:
     if not isinstance(live, Sequence) or isinstance(live, str):
         return False
     if said and all(isinstance(each, Mapping) and "name" in each for each in said):
-        by_name = {each.get("name"): each for each in live if isinstance(each, Mapping)}
+        named = (each for each in live if isinstance(each, Mapping))
+        by_name = {str(each.get("name")): each for each in named}
         return all(covers(by_name.get(each["name"]), each) for each in said)
     return len(live) == len(said) and all(map(covers, live, said))

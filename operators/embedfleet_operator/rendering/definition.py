@@ -14,10 +14,12 @@ __all__ = ["spec_schema", "unknown_fields"]
 
 
 def spec_schema(crd: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Find the schema of `spec` in the definition's version `v1`."""
-    (version,) = (each for each in crd["spec"]["versions"] if each["name"] == "v1")
-    schema: Mapping[str, Any] = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
-    return schema
+    """Find the schema of `spec` in the definition's version `v1`; empty before there was one."""
+    for version in crd["spec"]["versions"]:
+        if version["name"] == "v1":
+            schema: Mapping[str, Any] = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+            return schema
+    return {}
 
 
 def unknown_fields(service: Mapping[str, Any], crd: Mapping[str, Any]) -> tuple[str, ...]:

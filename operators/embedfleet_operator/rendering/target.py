@@ -27,9 +27,11 @@ class KubeRayFeatures:
     @classmethod
     def of_crd(cls, crd: Mapping[str, Any]) -> KubeRayFeatures:
         """Read the installed CustomResourceDefinition of RayService."""
-        cluster = spec_schema(crd)["properties"]["rayClusterConfig"]
-        groups = cluster["properties"]["workerGroupSpecs"]
-        return cls(worker_group_priority="priority" in groups["items"]["properties"])
+        found: Any = spec_schema(crd)
+        for step in ("properties", "rayClusterConfig", "properties", "workerGroupSpecs", "items"):
+            # A definition of long ago has none of it: the fleet itself is refused then.
+            found = found.get(step) or {}
+        return cls(worker_group_priority="priority" in found.get("properties", ()))
 
 
 @dataclass(frozen=True, slots=True)

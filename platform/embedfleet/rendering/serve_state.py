@@ -94,8 +94,8 @@ def _last_scale(deployments: Iterable[Mapping[str, Any]]) -> ScaleDecision | Non
     decisions = (
         ScaleDecision(
             timestamp_seconds=_seconds(each["timestamp_s"]),
-            before=int(each["prev_num_replicas"]),
-            after=int(each["curr_num_replicas"]),
+            before=_count(each["prev_num_replicas"]),
+            after=_count(each["curr_num_replicas"]),
             reason=str(each["reason"]),
         )
         for deployment in deployments
@@ -110,3 +110,10 @@ def _seconds(value: Any) -> float:
     if not 0 <= seconds < _END_OF_CALENDAR:
         raise ValueError(f"{value} is no Unix time")
     return seconds
+
+
+def _count(value: Any) -> int:
+    count = int(value)
+    if count < 0:
+        raise ValueError(f"{value} is no number of replicas")
+    return count

@@ -1,0 +1,277 @@
+"""What the operator accepts, runs and says: a table of what it knows and what it decides."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from memory_serve import FAILS, Serve
+from operator_facts import WHOLE, conditions, known, raw
+
+from embedfleet.resources.rules import Model
+from embedfleet_operator.deciding import Decision, decide
+from embedfleet_operator.differences import covers
+from embedfleet_operator.judging import fleet_of
+from embedfleet_operator.remembering import recalled
+from embedfleet_operator.rendering import KubeRayFeatures, Manifest
+from embedfleet_operator.seen import Seen, ServeState
+from embedfleet_operator.serve_clusters import read_state
+
+EMBEDDED = {"source": "embedded/embedder"}
+BUILT = raw("Fleet", "f", {"pools": [{"name": "cpu", "minNodes": 1}]}, age=40)
+GUEST_SPEC = {"existingCluster": {"dashboard": "http://ray:8265", "serveHost": "ray"}}
+GUEST = raw("Fleet", "f", GUEST_SPEC, age=40)
+
+
+def embedder(name: str, age: int = 0, **spec: Any) -> Manifest:
+    return raw("Embedder", name, {"model": EMBEDDED, **spec}, age)
+
+
+def route(model: str) -> Manifest:
+    rules = [{"name": "all", "targets": [{"model": model}]}]
+    return raw("ModelRoute", "route", {"targetKind": "Embedder", "rules": rules})
+
+
+def applications(decision: Decision) -> list[str]:
+    assert decision.config is not None
+    return [each["name"] for each in decision.config["applications"]]
+
+
+def message(decision: Decision, ref: str) -> str:
+    (found,) = (c for c in decision.statuses[ref].conditions or () if c.type == "Accepted")
+    return found.message
+
+
+DOCS = embedder("docs", age=9)
+
+
+@pytest.mark.parametrize(
+    ("seen", "ref", "reason", "words"),
+    [
+        (known(BUILT, [DOCS]), "Embedder/docs", "TrueValid", ""),
+        (
+            known(BUILT, [DOCS, embedder("b", aliases=["docs"])]), "Embedder/b", "FalseInvalid",
+            "spec.aliases[0] is docs",
+        ),
+        (
+            known(BUILT, [DOCS, raw("Reranker", "docs", {"model": {"source": "/models/r"}})]),
+            "Reranker/docs", "FalseInvalid", "metadata.name is docs",
+        ),
+        (
+            known(BUILT, [embedder("docs", placement={"pools": ["gpu"]})]), "Embedder/docs",
+            "FalseInvalid", "spec.placement.pools[0] is gpu",
+        ),
+        (
+            known(BUILT, [embedder("docs", model={"size": "0.6B"}, dimension=1025)]),
+            "Embedder/docs", "FalseInvalid", "spec.dimension is 1025",
+        ),
+        (
+            known(BUILT, [embedder("docs", model={"source": "embedded/embedder", "cache": "c"})]),
+            "Embedder/docs", "FalseInvalid", "spec.model.cache is c",
+        ),
+        (known(BUILT, [DOCS, route("docs")]), "ModelRoute/route", "TrueValid", ""),
+        (
+            known(BUILT, [DOCS, route("none")]), "ModelRoute/route", "FalseInvalid",
+            "spec.rules[0].targets[0].model is none",
+        ),
+        (known(BUILT, [route("docs")]), "ModelRoute/route", "FalseInvalid", "spec.rules"),
+        (known(BUILT), "Fleet/f", "TrueValid", ""),
+        (known(raw("Fleet", "f", {})), "Fleet/f", "FalseInvalid", "spec.pools is empty"),
+        (known(BUILT, kuberay=None), "Fleet/f", "FalseKubeRayMissing", "install"),
+        (
+            known(BUILT, kuberay={"spec": {"versions": [{"name": "v1alpha1"}]}}), "Fleet/f",
+            "FalseKubeRayOutdated", "spec.serveConfigV2",
+        ),
+        # A Ray cluster that runs already needs no KubeRay.
+        (known(GUEST, kuberay=None), "Fleet/f", "TrueValid", ""),
+        (
+            known(raw("Fleet", "f", {**BUILT["spec"], "auth": {"tokenSecretName": "t"}})),
+            "Fleet/f", "FalseSecretMissing", "spec.auth.tokenSecretName is t",
+        ),
+        (
+            known(raw("Fleet", "f", {**BUILT["spec"], "auth": {"tokenSecretName": "t"}}),
+                  secrets={"t": {"data": {"other": ""}}}),
+            "Fleet/f", "FalseSecretMissing", "no key auth_token",
+        ),
+        (
+            known(GUEST, others=[raw("Fleet", "g", GUEST_SPEC, age=45, namespace="ads")]),
+            "Fleet/f", "FalseInvalid", "spec.existingCluster.dashboard is http://ray:8265",
+        ),
+        # Whose it was first keeps it.
+        (
+            known(GUEST, others=[raw("Fleet", "g", GUEST_SPEC, age=3, namespace="ads")]),
+            "Fleet/f", "TrueValid", "",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_accepted(seen: Seen, ref: str, reason: str, words: str) -> None:
+    decision = decide(seen)
+    assert conditions(decision.statuses[ref])["Accepted"] == reason
+    assert words in message(decision, ref)
+
+
+@pytest.mark.parametrize(
+    ("spec", "fleets", "fleet"),
+    [
+        ({}, ["f"], "f"),
+        ({}, ["f", "g"], ""),
+        ({}, [], ""),
+        ({"fleet": "g"}, ["f", "g"], "g"),
+        ({"fleet": "h"}, ["f"], ""),
+        ({"fleet": 7}, ["f"], "f"),
+        (None, ["f"], "f"),
+    ],
+)
+def test_whose_a_model_is(spec: Any, fleets: list[str], fleet: str) -> None:
+    assert fleet_of({"spec": spec}, fleets) == fleet
+
+
+def test_a_model_that_is_refused_hides_no_other() -> None:
+    bad = [
+        embedder("a", 8, placement={"pools": ["gpu"]}), embedder("b", 7, dimension="x"),
+        embedder("c", 6, aliases=["docs"]), raw("Embedder", "d", None, 5),
+    ]  # fmt: skip
+    decision = decide(known(BUILT, [DOCS, *bad]))
+    assert applications(decision) == ["emb-docs", "router"]
+    assert conditions(decision.statuses["Embedder/docs"])["Accepted"] == "TrueValid"
+    for name in "abcd":
+        assert conditions(decision.statuses[f"Embedder/{name}"])["Accepted"] == "FalseInvalid"
+
+
+def served(serve: Serve, fleet: Manifest, *models: Manifest) -> tuple[ServeState, dict[str, Model]]:
+    """Run models until they serve; give what Serve says then, and what is remembered."""
+    serve.put(decide(known(fleet, models, serve=ServeState(""))).config or {})
+    serve.details()
+    state = read_state(serve.details())
+    memory = decide(known(fleet, models, serve=state)).manifests or ()
+    (kept,) = (each for each in memory if each["metadata"]["name"] == "f-served")
+    return state, recalled(kept)
+
+
+@pytest.mark.parametrize(
+    ("fleet", "change", "dimension"),
+    [
+        (GUEST, {"dimension": 64}, 64),
+        # Refused: what served before goes on.
+        (GUEST, {"dimension": 16}, 128),
+        (GUEST, {"placement": {"pools": ["gpu"]}}, 128),
+        (GUEST, {"model": {"source": "/models/other"}}, 128),
+        # Its pool is no more: there is nothing to go on with.
+        (raw("Fleet", "f", {**GUEST_SPEC, "pools": [{"name": "b"}]}, age=40), {}, None),
+    ],
+    ids=["better", "worse", "misplaced", "moved", "homeless"],
+)
+def test_which_version_serves(
+    fleet: Manifest, change: dict[str, Any], dimension: int | None
+) -> None:
+    before = embedder("docs", dimension=128)
+    home = GUEST
+    if dimension is None:
+        before["spec"]["placement"] = {"pools": ["a"]}
+        home = raw("Fleet", "f", {**GUEST_SPEC, "pools": [{"name": "a"}]}, age=40)
+    state, memory = served(Serve(), home, before)
+    assert list(memory) == ["Embedder/docs"]
+    after = copy.deepcopy(before)
+    after["spec"] |= change
+    decision = decide(known(fleet, [after], serve=state, served=memory))
+    assert decision.config is not None
+    found = {
+        each["name"]: each["deployments"][0]["user_config"]["default_dimension"]
+        for each in decision.config["applications"]
+        if each["name"] != "router"
+    }
+    assert found == ({} if dimension is None else {"emb-docs": dimension})
+
+
+def test_a_moved_contract_is_told() -> None:
+    state, memory = served(Serve(), GUEST, DOCS)
+    moved = embedder("docs", model={"source": "/models/other"})
+    decision = decide(known(GUEST, [moved], serve=state, served=memory))
+    found = conditions(decision.statuses["Embedder/docs"])
+    assert (found["Accepted"], found["Ready"]) == ("FalseContractChanged", "TrueServing")
+    assert "spec.model.source was changed" in message(decision, "Embedder/docs")
+
+
+def test_only_what_runs_is_remembered() -> None:
+    serve = Serve()
+    _, memory = served(serve, GUEST, DOCS)
+    broken = embedder("docs", instruction={"default": FAILS})
+    state, memory = served(serve, GUEST, broken)
+    assert memory == {}
+    assert state.applications["emb-docs"].status == "DEPLOY_FAILED"
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        known(raw("Fleet", "f", {}), [DOCS]),
+        known(raw("Fleet", "f", None), [DOCS]),
+        known(BUILT, [DOCS], kuberay=None),
+        known(raw("Fleet", "f", {**BUILT["spec"], "tls": {"secretName": "t"}}), [DOCS]),
+        known(
+            GUEST, [DOCS],
+            serve=read_state({"applications": {"others": {"status": "RUNNING"}}}),
+        ),
+    ],
+    ids=["no-pools", "no-spec", "no-kuberay", "no-secret", "strangers"],
+)  # fmt: skip
+def test_a_refused_fleet_is_left_as_it_is(seen: Seen) -> None:
+    decision = decide(seen)
+    assert decision.refusal is not None
+    assert (decision.manifests, decision.config, decision.plan.changes) == (None, None, ())
+    assert conditions(decision.statuses["Embedder/docs"])["Accepted"] == "TrueValid"
+
+
+def test_the_same_knowledge_gives_the_same_decision() -> None:
+    models = [DOCS, embedder("b", age=3), route("docs")]
+    first = decide(known(BUILT, models))
+    assert first == decide(known(copy.deepcopy(BUILT), models[::-1]))
+
+
+@pytest.mark.parametrize(
+    ("live", "said", "holds"),
+    [
+        ({"a": 1, "b": 2}, {"a": 1}, True),
+        ({"a": 1}, {"a": 1, "b": 2}, False),
+        ({}, {"a": {}}, True),
+        ({}, {"a": []}, True),
+        ({}, {"a": None}, True),
+        ({}, {"a": ""}, True),
+        ({}, {"a": 0}, False),
+        ({}, {"a": False}, False),
+        ({"a": {"b": 1}}, {"a": {}}, True),
+        ({"a": "b"}, {"a": {}}, False),
+        ({"a": True}, {"a": 1}, False),
+        ({"a": 1.0}, {"a": 1}, True),
+        ({"a": "1"}, {"a": 1}, False),
+        ({"a": [1, 2]}, {"a": [1]}, False),
+        ({"a": [2, 1]}, {"a": [1, 2]}, False),
+        ({"a": [1]}, {"a": []}, False),
+        ({"a": "xy"}, {"a": ["x", "y"]}, False),
+        # Things with names: others may add theirs, and order them.
+        ({"a": [{"name": "y"}, {"name": "x", "v": 1}]}, {"a": [{"name": "x"}]}, True),
+        ({"a": [{"name": "y"}]}, {"a": [{"name": "x"}]}, False),
+        ({"a": [{"name": "x", "v": 1}]}, {"a": [{"name": "x", "v": 2}]}, False),
+        ({"a": [{"name": "x"}, 7]}, {"a": [{"name": "x"}]}, True),
+        (None, {"a": 1}, False),
+        (None, {}, True),
+    ],
+)
+def test_whether_a_live_object_is_as_said(live: Any, said: Mapping[str, Any], holds: bool) -> None:
+    assert covers(live, said) is holds
+
+
+@pytest.mark.parametrize(
+    ("versions", "priority"),
+    [
+        ([], False),
+        ([{"name": "v1alpha1"}], False),
+        (WHOLE["spec"]["versions"], False),
+    ],
+    ids=["none", "old", "loose"],
+)
+def test_definitions_of_long_ago_have_no_new_field(versions: list[Any], priority: bool) -> None:
+    found = KubeRayFeatures.of_crd({"spec": {"versions": versions}})
+    assert found == KubeRayFeatures(worker_group_priority=priority)
