@@ -6,7 +6,7 @@ UV := $(shell command -v uv || echo .cache/uv/bin/uv)
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
-.PHONY: help setup demo up down check test lint types layers unit integration bench protos crds docs tools lock clean
+.PHONY: help setup demo up down check test lint types layers unit integration chaos bench protos crds docs tools lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -52,6 +52,9 @@ unit: setup ## Fast tests of pure code
 
 test: check tools ## Everything
 	$(PYTEST) tests/parity tests/integration tests/e2e
+
+chaos: setup tools ## Kill one thing after the other under traffic: about ten minutes
+	@$(BIN)/python tests/e2e/chaos.py $(ARGS)
 
 tools: setup ## Build the programs that tests call, where there is Go: once, about 20 minutes
 	@$(BIN)/python tests/go_tools.py

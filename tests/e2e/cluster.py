@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,8 @@ __all__ = ["ROOT", "Cluster", "cluster", "missing"]
 ROOT = Path(__file__).parents[2]
 _CLIENTS = 20_000
 _STOP_SECONDS = 30
+_PREFIX = "ef-e2e-"
+_MEMORY = "/dev/shm"
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,14 @@ class Cluster:
 
     Attributes:
         clients: Where clients run.
+        node: Process of which every container's are descendants.
     """
 
     plane: ControlPlane
     network: Network
     clients: Namespace
     folder: Path
+    node: int
 
     def command(self, *command: str | Path) -> list[str]:
         """Say how a command is run where names of Services are known."""
@@ -78,9 +83,10 @@ def cluster(images: Mapping[str, dict[str, Any]]) -> Iterator[Cluster]:
     Args:
         images: By name, the command and the folder of images whose containers name none.
     """
+    _sweep()
     with (
         network.bridge() as made,
-        tempfile.TemporaryDirectory(prefix="ef-e2e-") as name,
+        tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-") as name,
         control_plane.control_plane(
             Path(name), address=Address(made.gateway, 443, made.services)
         ) as plane,
@@ -88,20 +94,20 @@ def cluster(images: Mapping[str, dict[str, Any]]) -> Iterator[Cluster]:
     ):  # fmt: skip
         folder = Path(name)
         clients = made.join(_CLIENTS)
-        with _node(plane, made, images):
-            yield Cluster(plane, made, clients, folder)
+        with _node(plane, made, images) as node:
+            yield Cluster(plane, made, clients, folder, node)
 
 
 @contextmanager
 def _node(
     plane: ControlPlane, network: Network, images: Mapping[str, dict[str, Any]]
-) -> Iterator[None]:
+) -> Iterator[int]:
     orders = Orders(
         api=plane.url,
         token=ADMIN,
         certificate=str(plane.folder / "certs" / "apiserver.crt"),
         folder=str(plane.folder),
-        memory=f"/dev/shm/ef-e2e-{os.getpid()}",
+        memory=f"{_MEMORY}/{_PREFIX}{os.getpid()}",
         owner=network.owner,
         subnet=network.subnet,
         path=str(Path(sys.executable).parent),
@@ -115,7 +121,7 @@ def _node(
             [sys.executable, "-m", "e2e.node", path], cwd=ROOT / "tests", stdout=log, stderr=log
         )
     try:
-        yield
+        yield process.pid
     finally:
         process.terminate()
         try:
@@ -123,3 +129,12 @@ def _node(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _sweep() -> None:
+    """Remove what tests left behind that were killed."""
+    for parent in (tempfile.gettempdir(), _MEMORY):
+        for path in Path(parent).glob(f"{_PREFIX}*"):
+            owner = path.name.removeprefix(_PREFIX).partition("-")[0]
+            if not Path(f"/proc/{owner}").exists():
+                shutil.rmtree(path, ignore_errors=True)

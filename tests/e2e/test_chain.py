@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import kuberay
 import pytest
-from charts import CHART, CRDS, IMAGES, helm
+from charts import helm
 from control_plane import wait
-from e2e.cluster import Cluster, cluster, missing
+from e2e.chain import DOCS, ENDPOINT, NAMESPACE, alone, chain, ready, scaled, settled, traffic
+from e2e.cluster import Cluster, missing
 from e2e.traffic import Expected, Tally
 from go_tools import tool
 from operator_process import Kubectl, condition
-
-from embedfleet.engine import load_embedder, load_reranker
 
 REASON = missing()
 pytestmark = [
@@ -28,43 +24,7 @@ pytestmark = [
     pytest.mark.timeout(600),
 ]
 
-NAMESPACE = "search"
-RUNTIME = {
-    "registry.example/operator": {
-        "entrypoint": ["python", "-m", "embedfleet_operator"], "folder": "/",
-    },
-    "registry.example/fleet": {"entrypoint": [], "folder": "/home/ray"},
-    "registry.example/kuberay": {"entrypoint": [str(tool("kuberay-operator"))], "folder": "/"},
-}  # fmt: skip
-VALUES = {**IMAGES, "kuberay": {"namespace": "kuberay"}}
-ENDPOINT = f"search.{NAMESPACE}.svc.cluster.local:9000"
 EMBEDFLEET = Path(sys.executable).with_name("embedfleet")
-TEXTS = ["A hand-painted vase.", "花瓶", "def area(r): return 3.14159 * r ** 2"]
-QUERY = "Where are vases painted?"
-FLEET: dict[str, Any] = {
-    "kind": "Fleet",
-    "metadata": {"name": "search"},
-    "spec": {
-        "head": {"cpus": 1, "memoryGib": 2},
-        "pools": [
-            {"name": "cpu", "cpusPerNode": 1, "memoryGibPerNode": 2, "minNodes": 2, "maxNodes": 2}
-        ],
-    },
-}
-DOCS: dict[str, Any] = {
-    "kind": "Embedder",
-    "metadata": {"name": "docs"},
-    "spec": {
-        "model": {"source": "embedded/embedder"},
-        "scaling": {"minReplicas": 1, "maxReplicas": 2, "downscaleDelaySeconds": 1},
-        "placement": {"cpus": 0.4},
-    },
-}
-RELEVANCE: dict[str, Any] = {
-    "kind": "Reranker",
-    "metadata": {"name": "relevance"},
-    "spec": {"model": {"source": "embedded/reranker"}, "placement": {"cpus": 0.4}},
-}
 LOST: dict[str, Any] = {
     "kind": "Embedder",
     "metadata": {"name": "lost"},
@@ -74,17 +34,7 @@ LOST: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[Cluster]:
-    """A cluster with KubeRay's operator, this project's charts, a fleet and two models."""
-    with cluster(RUNTIME) as running:
-        plane = running.plane
-        plane.install(kuberay.definitions())
-        for name in ("system", NAMESPACE):
-            manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-            plane.apply(f"/api/v1/namespaces/{name}", manifest)
-        Kubectl(plane, "kuberay")("apply", f"--filename={Path(__file__).parent / 'kuberay.yaml'}")
-        install(running, "kinds", CRDS, {})
-        install(running, "embedfleet", CHART, VALUES)
-        Kubectl(plane, NAMESPACE).apply(FLEET, DOCS, RELEVANCE)
+    with chain() as running:
         yield running
 
 
@@ -95,37 +45,7 @@ def kubectl(world: Cluster) -> Kubectl:
 
 @pytest.fixture(scope="module")
 def expected() -> Expected:
-    vectors = load_embedder("embedded/embedder").embed(TEXTS, "DOCUMENT")
-    scores = load_reranker("embedded/reranker").score(QUERY, TEXTS)
-    return Expected(TEXTS, vectors.tolist(), QUERY, [float(each) for each in scores])
-
-
-def install(world: Cluster, release: str, chart: Path, values: dict[str, Any]) -> None:
-    done = helm(
-        "install", release, chart, "--namespace=system",
-        values=values, kubeconfig=world.plane.kubeconfig(),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-
-
-@contextmanager
-def traffic(world: Cluster, expected: Expected) -> Iterator[Tally]:
-    """Call without a pause meanwhile; what became of the calls is known at the end."""
-    path = world.folder / "expected.json"
-    expected.write(path)
-    command = world.command(sys.executable, Path(__file__).with_name("traffic.py"), ENDPOINT, path)
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    tally = Tally()
-    try:
-        yield tally
-        said, errors = process.communicate("", timeout=90)
-        assert process.returncode == 0, errors
-        tally.add(Tally(**json.loads(said)))
-    finally:
-        process.kill()
-        process.communicate()
+    return alone()
 
 
 def all_answered(tally: Tally) -> None:
@@ -134,31 +54,8 @@ def all_answered(tally: Tally) -> None:
     assert tally.sent == tally.answered > 0
 
 
-def ready(kubectl: Kubectl, world: Cluster, *resources: str, seconds: int = 240) -> None:
-    for each in resources:
-        done = kubectl.try_to("wait", "--for=condition=Ready", each, f"--timeout={seconds}s")
-        assert done.returncode == 0, f"{done.stderr}{kubectl.get(each)}{world.logs()}"
-
-
-def settled(kubectl: Kubectl, what: str) -> bool:
-    """Whether the operator has seen the last change and nothing of it is left to do."""
-    resource = kubectl.get(what)
-    seen = resource["status"].get("observedGeneration") == resource["metadata"]["generation"]
-    return seen and condition(resource, "Progressing")[:2] == ("False", "Settled")
-
-
 def changed(**spec: Any) -> dict[str, Any]:
     return {**DOCS, "spec": {**DOCS["spec"], **spec}}
-
-
-def scaled(kubectl: Kubectl, replicas: int) -> None:
-    kubectl("scale", "embedder/docs", f"--replicas={replicas}")
-
-    def so_many() -> bool:
-        status = kubectl.get("embedder/docs")["status"]
-        return settled(kubectl, "embedder/docs") and status.get("readyReplicas", 0) == replicas
-
-    wait(so_many, f"{replicas} replicas")
 
 
 def test_everything_becomes_ready(world: Cluster, kubectl: Kubectl) -> None:
