@@ -196,6 +196,9 @@ _FIELDS: Final[Mapping[_Path, tuple[str, Impact]]] = {
 }  # fmt: skip
 """Manifest's field and impact by place in an application and its one deployment, flattened."""
 
+_HOLDERS: Final = frozenset(path[:-1] for path in _FIELDS)
+"""Places under which others are told apart."""
+
 
 def _applications(config: ServeConfig) -> dict[str, dict[str, Any]]:
     return {each["name"]: each for each in config.get("applications", ())}
@@ -252,7 +255,7 @@ def _flat(application: Mapping[str, Any]) -> dict[str, Any]:
 def _leaves(value: Mapping[str, Any], under: _Path = ()) -> Iterator[tuple[_Path, object]]:
     for key, item in value.items():
         path = (*under, key)
-        whole = path in _FIELDS and not any(p[:-1] == path for p in _FIELDS)
+        whole = path in _FIELDS and path not in _HOLDERS
         if isinstance(item, Mapping) and not whole:
             yield from _leaves(item, path)
         else:

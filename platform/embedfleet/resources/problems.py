@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any, Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -111,18 +112,22 @@ def _drop_nulls(kind: type[BaseModel], content: Any) -> None:
     """Take out known fields and a mapping's entries without a value: null is what is left out."""
     if not isinstance(content, dict):
         return
-    for field in kind.model_fields.values():
-        name = field.alias or ""
+    for name, parts in _parts_by_field(kind):
         value = content.get(name, ...)
         if value is None:
             del content[name]
             continue
-        parts = list(_parts(field.annotation))
         for each in value if isinstance(value, list) else [value]:
             for part in parts:
                 _drop_nulls(part, each)
         if not parts and isinstance(value, dict):
             content[name] = {key: each for key, each in value.items() if each is not None}
+
+
+@cache
+def _parts_by_field(kind: type[BaseModel]) -> tuple[tuple[str, tuple[type[Part], ...]], ...]:
+    fields = kind.model_fields.values()
+    return tuple((field.alias or "", tuple(_parts(field.annotation))) for field in fields)
 
 
 def _follows(detail: ErrorDetails) -> bool:
