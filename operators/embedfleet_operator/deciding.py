@@ -88,7 +88,7 @@ class Decision:
 
 def decide(seen: Seen) -> Decision:
     """Decide what is to be done about a fleet."""
-    seen = _verified(_with_contracts_kept(seen))
+    seen = _verified(_with_contracts_kept(_own(seen)))
     fleet, refusal = seen.fleet.resource, _refusal(seen)
     if fleet is None or refusal is not None:
         return _nothing(seen, refusal)
@@ -167,6 +167,16 @@ def _certificates_digest(fleet: Fleet, secrets: Mapping[str, Manifest | None]) -
     names = (tls.secret_name, tls.client_ca_secret_name) if tls else ()
     data = [(secrets.get(name) or _NOTHING).get("data") for name in names if name]
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest() if data else ""
+
+
+def _own(seen: Seen) -> Seen:
+    """Forget what served of others of the same names: a model that is made anew owes them nothing.
+
+    Deleting a model and applying it again is how its contract is changed on purpose.
+    """
+    uids = {each.ref: each.raw["metadata"].get("uid") for each in seen.models}
+    served = {ref: m for ref, m in seen.served.items() if m.metadata.uid in (None, uids.get(ref))}
+    return replace(seen, served=served)
 
 
 def _with_contracts_kept(seen: Seen) -> Seen:

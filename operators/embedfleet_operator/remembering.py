@@ -59,7 +59,9 @@ def contract_moved(before: Model, after: Model) -> str:
 
 
 def _written(model: Model) -> str:
-    metadata = {"name": model.name, "namespace": model.metadata.namespace}
+    metadata = {
+        "name": model.name, "namespace": model.metadata.namespace, "uid": model.metadata.uid,
+    }  # fmt: skip
     spec = model.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     whole = {"apiVersion": model.api_version, "metadata": metadata, "spec": spec}
     return json.dumps(whole, sort_keys=True, ensure_ascii=False)

@@ -111,6 +111,8 @@ def _verdicts(
     if not observed.serve_answers:
         lost = observed.unanswered or unknown(Reason.UNREACHABLE)
         starts = lost.reason is Reason.STARTING
+        if starts and held is not None and held.status is Truth.FALSE:
+            lost = false(Reason.HELD, held.message)
         return gates | {
             Observation.PROGRESSING: held or (true(Reason.STARTING) if starts else lost),
             Observation.READY: lost,

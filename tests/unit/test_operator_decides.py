@@ -194,6 +194,22 @@ def test_a_moved_contract_is_told() -> None:
     assert "spec.model.source was changed" in message(decision, "Embedder/docs")
 
 
+def test_a_model_that_is_made_anew_may_have_another_contract() -> None:
+    state, memory = served(Serve(), GUEST, DOCS)
+    anew = embedder("docs", model={"source": "/models/other"})
+    anew["metadata"]["uid"] = "another"
+    decision = decide(known(GUEST, [anew], serve=state, served=memory))
+    assert conditions(decision.statuses["Embedder/docs"])["Accepted"] == "TrueValid"
+    assert decision.config is not None
+    assert decision.config["applications"][0]["args"]["source"] == "/models/other"
+
+
+def test_what_is_refused_while_the_cluster_starts_says_so() -> None:
+    misplaced = embedder("docs", placement={"pools": ["gpu"]})
+    found = conditions(decide(known(BUILT, [misplaced])).statuses["Embedder/docs"])
+    assert (found["Progressing"], found["Ready"]) == ("FalseHeld", "FalseHeld")
+
+
 def test_only_what_runs_is_remembered() -> None:
     serve = Serve()
     _, memory = served(serve, GUEST, DOCS)
