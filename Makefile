@@ -59,12 +59,16 @@ chaos: setup tools ## Kill one thing after the other under traffic: about ten mi
 tools: setup ## Build the programs that tests call, where there is Go: once, about 20 minutes
 	@$(BIN)/python tests/go_tools.py
 
-BENCHMARKS := roof throughput rerank tax front latency interference memory
+BENCHMARKS := roof throughput rerank tax front latency interference memory operator
 
 bench: $(BENCHMARKS:%=bench-%) ## Every measure, one after the other: about an hour and a half
 
 bench-%: setup ## One of them, such as bench-throughput
 	@$(BIN)/python tests/benchmarks/$*.py $(ARGS)
+
+# Not named after the module of the standard library, which it would hide from all the others.
+bench-operator: setup
+	@$(BIN)/python tests/benchmarks/operator_scale.py $(ARGS)
 
 protos: setup ## Regenerate the gRPC stubs
 	$(BIN)/python protos/generate.py
