@@ -7,6 +7,7 @@ Calls come from the client without a pause; what it lost was lost after its own 
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -35,12 +36,12 @@ class World:
     cluster: Cluster
     kubectl: Kubectl
 
-    def kill(self, *words: str) -> None:
+    def kill(self, *words: str, without: str = "unshare") -> None:
         """Kill the first process of any container whose command line holds these words."""
         for process in psutil.Process(self.cluster.node).children(recursive=True):
             try:
                 line = " ".join([process.name(), *process.cmdline()])
-                if all(each in line for each in words) and "unshare" not in line:
+                if all(each in line for each in words) and without not in line:
                     process.kill()
                     return
             except psutil.NoSuchProcess:
@@ -57,6 +58,11 @@ class World:
         self.cluster.plane.stop()
         time.sleep(DOWN_SECONDS)
         self.cluster.plane.start()
+
+    def renew(self) -> None:
+        """Change the head's size, for which KubeRay builds a second cluster and then switches."""
+        patch = json.dumps({"spec": {"head": {"memoryGib": 3}}})
+        self.kubectl("patch", "fleet/search", "--type=merge", f"--patch={patch}")
 
     def whole(self) -> bool:
         """Whether everything runs as it is wanted to."""
@@ -80,12 +86,13 @@ FAULTS: Mapping[str, Callable[[World], None]] = {
     "one of two replicas": lambda world: world.kill("ServeReplica:emb-docs"),
     "HAProxy of an edge pod": lambda world: world.kill("haproxy", "/etc/embedfleet/edge"),
     "HAProxy of a Ray node": lambda world: world.kill("haproxy", "haproxy-serve"),
-    "the operator that leads": lambda world: world.kill("embedfleet_operator"),
+    "one of two operators": lambda world: world.kill("embedfleet_operator"),
     "KubeRay's operator": lambda world: world.kill("kuberay-operator"),
     "the API server, for 15 s": World.stop_api,
     "Serve's controller": lambda world: world.kill("ServeController"),
-    "a raylet": lambda world: world.kill("raylet/raylet", "--node-ip-address", "--head=false"),
+    "a worker's raylet": lambda world: world.kill("raylet/raylet", without="--head"),
     "a worker pod": lambda world: world.delete("ray.io/node-type=worker"),
+    "a cluster, by a new one": World.renew,
     "the head pod": lambda world: world.delete("ray.io/node-type=head"),
 }
 
