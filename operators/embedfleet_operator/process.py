@@ -167,7 +167,7 @@ class Operator:
         self.metrics.reconcile_errors.labels(key.kind, reason).inc()
         known = isinstance(error, ApiError | OSError)
         where = f"{key.kind} {key.namespace}/{key.name}"
-        _log.warning("%s: %s", where, error or reason, exc_info=None if known else error)
+        _log.warning("%s: %s", where, str(error) or reason, exc_info=None if known else error)
 
     async def _look_at_definitions(self) -> None:
         """Keep up with what the cluster can do: kinds may be installed at any time."""

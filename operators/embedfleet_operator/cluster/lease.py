@@ -90,7 +90,7 @@ class Lease:
                 if not error.is_transient:
                     _log.error("lease: %s", error)
             except OSError as error:
-                _log.warning("lease: %s", error or type(error).__name__)
+                _log.warning("lease: %s", str(error) or type(error).__name__)
             if led and not self.leads:
                 _log.warning("%s lost the lease", self._spec.identity)
             await asyncio.sleep(self._spec.retry * random.uniform(0.8, 1.2))

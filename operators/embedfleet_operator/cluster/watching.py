@@ -146,7 +146,9 @@ class Follower:
                 failures = self._failed(error, failures)
             except (OSError, ValueError, KeyError) as error:
                 failures += 1
-                _log.warning("watching %s: %s", self.kind.plural, error or type(error).__name__)
+                _log.warning(
+                    "watching %s: %s", self.kind.plural, str(error) or type(error).__name__
+                )
             await asyncio.sleep(_pause(failures))
 
     async def _list_and_watch(self, failures: int) -> None:
