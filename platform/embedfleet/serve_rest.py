@@ -56,7 +56,7 @@ class ServeRest:
             response = self._client.request(method, path, json=body, timeout=timeout_seconds)
         except httpx.HTTPError as error:
             raise Unavailable(
-                f"Ray's dashboard at {self._url} does not answer: {error or type(error).__name__}. "
+                f"Ray's dashboard at {self._url} does not answer: {str(error) or type(error).__name__}. "
                 "Check that the cluster runs and the address is right."
             ) from error
         if response.status_code in (401, 403):
