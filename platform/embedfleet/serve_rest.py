@@ -55,8 +55,9 @@ class ServeRest:
         try:
             response = self._client.request(method, path, json=body, timeout=timeout_seconds)
         except httpx.HTTPError as error:
+            cause = str(error) or type(error).__name__
             raise Unavailable(
-                f"Ray's dashboard at {self._url} does not answer: {str(error) or type(error).__name__}. "
+                f"Ray's dashboard at {self._url} does not answer: {cause}. "
                 "Check that the cluster runs and the address is right."
             ) from error
         if response.status_code in (401, 403):
