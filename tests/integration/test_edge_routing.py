@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import grpc
 import pytest
 from edge_harness import OPTIONS, Seen, free_port, run_edge, run_server, wait_until
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 from raw_http2 import DATA, END_STREAM, HEADERS, PREFACE, SETTINGS, frame, opening
 
 from embedfleet.rendering.edge import MAP_FILE
@@ -318,6 +321,50 @@ def test_reload_reaches_open_connections_and_keeps_what_runs(tmp_path: Path) -> 
         assert [answer.split()[0] for answer in answers] == ["emb-docs"]
 
 
+def assert_starting(error: grpc.RpcError) -> None:
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    status = rpc_status.from_call(error)
+    assert status is not None
+    assert status.message == "the fleet is starting or down: try again"
+    (detail,) = status.details
+    hint = error_details_pb2.RetryInfo()
+    assert detail.Unpack(hint)
+    assert hint.retry_delay.seconds == 2
+
+
+class Unknowing(grpc.GenericRpcHandler):
+    """Knows no application, as Serve's proxies while it starts; in their words."""
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        name = dict(details.invocation_metadata)["application"]
+
+        def refuse(request: bytes, context: grpc.ServicerContext) -> bytes:
+            said = "No model has this name." if name == "router" else f"Application '{name}'"
+            context.abort(grpc.StatusCode.NOT_FOUND, f"{said} not found. Ping /ray.serve")
+
+        return grpc.unary_unary_rpc_method_handler(refuse)
+
+
+def test_what_serve_does_not_know_yet_is_starting_and_not_missing(tmp_path: Path) -> None:
+    port, behind = free_port(), free_port()
+    server = grpc.server(ThreadPoolExecutor(2))
+    server.add_generic_rpc_handlers((Unknowing(),))
+    server.add_insecure_port(f"127.0.0.1:{behind}")
+    server.start()
+    with (
+        run_edge(tmp_path, MANIFESTS, port, behind),
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        edge = Edge(port, channel, Seen(), tmp_path)
+        with pytest.raises(grpc.RpcError) as starts:
+            edge.unary(EMBED, embed("docs", "a"))
+        assert_starting(starts.value)
+        with pytest.raises(grpc.RpcError) as missing:
+            edge.unary(EMBED, embed("nobody", "a"))
+        assert missing.value.code() is grpc.StatusCode.NOT_FOUND
+    server.stop(0).wait()
+
+
 def test_nothing_behind_the_edge_is_unavailable_until_it_is_back(tmp_path: Path) -> None:
     seen, port, behind = Seen(), free_port(), free_port()
     with (
@@ -328,7 +375,7 @@ def test_nothing_behind_the_edge_is_unavailable_until_it_is_back(tmp_path: Path)
         with pytest.raises(grpc.RpcError) as refused:
             edge.unary(EMBED, embed("docs", "a"))
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert refused.value.details() == "the fleet is starting or down: try again"
+        assert_starting(refused.value)
         codes: list[object] = []
 
         def answers() -> bool:

@@ -12,6 +12,7 @@ folder, so that equal resources give equal bytes wherever they run.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -43,6 +44,9 @@ CLIENT_CA_FILE: Final = "client-ca.crt"
 ADMIN_SOCKET: Final = "admin.sock"
 METRICS_SOCKET: Final = "metrics.sock"
 
+_STARTING: Final = "the fleet is starting or down: try again"
+_STARTING_SECONDS: Final = 2
+_UNAVAILABLE: Final = 14
 
 # Answers with an address for each node are larger than plain DNS allows.
 _RESOLVERS: Final = """\
@@ -119,12 +123,30 @@ def render_edge(fleet: Fleet, models: Sequence[Model], ports: EdgePorts) -> Edge
             metrics_port=_METRICS_PORT.format(ports.metrics) if ports.metrics else "",
             max_message_bytes=spec.grpc.max_message_bytes,
             map_file=MAP_FILE,
+            starting=_STARTING,
+            starting_details=_retry_details(_UNAVAILABLE, _STARTING, _STARTING_SECONDS),
             router=ROUTER,
             admin_socket=ADMIN_SOCKET,
             metrics_socket=METRICS_SOCKET,
         ),
         apps_map="".join(f"{name} {app}\n" for name, app in sorted(pairs.items())),
     )
+
+
+def _retry_details(code: int, message: str, seconds: int) -> str:
+    """Write the header that tells clients when to come back, so that they do until their deadline.
+
+    A google.rpc.Status with a RetryInfo, as `grpc-status-details-bin` carries it: base64 without
+    padding. All parts are shorter than 128 bytes.
+    """
+
+    def field(number: int, content: bytes) -> bytes:
+        return bytes([number << 3 | 2, len(content)]) + content
+
+    retry = field(1, bytes([1 << 3, seconds]))
+    hint = field(1, b"type.googleapis.com/google.rpc.RetryInfo") + field(2, retry)
+    status = bytes([1 << 3, code]) + field(2, message.encode()) + field(3, hint)
+    return base64.b64encode(status).decode().rstrip("=")
 
 
 def _server(ports: EdgePorts) -> str:
