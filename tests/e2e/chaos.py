@@ -25,7 +25,7 @@ from operator_process import Kubectl, condition
 
 BEFORE_SECONDS = 4.0
 STEADY_SECONDS = 12.0
-LIMIT_SECONDS = 300.0
+LIMIT_SECONDS = 600.0
 DOWN_SECONDS = 15.0
 
 
@@ -180,7 +180,7 @@ def main(words: list[str]) -> int:
         for each in zip(*((len(r.tally.failed), r.tally.wrong) for r in found), strict=True)
     )
     sys.stdout.write(f"chaos: {len(found)} faults, lost {lost}, wrong {wrong}\n")
-    return int(bool(lost or wrong))
+    return int(bool(lost or wrong) or any(each.whole_seconds is None for each in found))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from embedfleet.errors import EmbedfleetError
 __all__ = ["Expected", "Tally"]
 
 TOLERANCE = 1e-4
-PAUSE_SECONDS = 0.02
+PAUSE_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
