@@ -21,6 +21,7 @@ from embedfleet.errors import (
     DeadlineExceeded,
     EmbedfleetError,
     InvalidRequest,
+    ModelNotFound,
     TooLarge,
     Unavailable,
 )
@@ -28,6 +29,9 @@ from embedfleet.status import from_status
 from embedfleet.wire import embedding_pb2, model_pb2, reranking_pb2
 
 __all__ = ["METHODS", "Method", "Target", "closed", "translate"]
+
+_STARTING_SECONDS = 2.0
+"""As the edge says it where nothing is behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +139,23 @@ def translate(failure: Any, target: Target, deadline: Deadline) -> EmbedfleetErr
             f"endpoint {target.endpoint} does not answer: {error.message}. "
             "Is the fleet running there? `embedfleet status` tells."
         )
+    if status is None and isinstance(error, ModelNotFound) and _is_of_serve(error.message):
+        return Unavailable(
+            f"the model is starting, or starts again: {error.message}",
+            retry_after_seconds=_STARTING_SECONDS,
+        )
     if status is None and isinstance(error, TooLarge):
         return TooLarge(f"{error.message}. Send fewer or shorter items in one call.")
     return error
+
+
+def _is_of_serve(message: str) -> bool:
+    """Whether Serve's proxies say that they know no application, which is what the edge chose.
+
+    The edge knows the fleet's models; Serve does not before it has started them (Ray 2.60,
+    serve/_private/proxy.py). The platform's own answer about a wrong name carries details.
+    """
+    return message.startswith("Application '") and "not found" in message
 
 
 def closed() -> EmbedfleetError:

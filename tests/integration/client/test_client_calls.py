@@ -285,6 +285,22 @@ def test_a_hint_beyond_the_deadline_is_not_waited_for(serve, connect):
     assert calls["all"] == 1
 
 
+def test_a_model_that_serve_does_not_know_yet_is_waited_for(serve, connect):
+    calls = Counter()
+
+    def answer(request, context):
+        calls["all"] += 1
+        if calls["all"] == 1:
+            said = "Application 'emb-docs' not found. Ping /ray.serve.RayServeAPIService/"
+            context.abort(grpc.StatusCode.NOT_FOUND, said)
+        return echo(request, context)
+
+    # Without attempts to spare: the model is known to be coming.
+    with connect(serve({"Embed": answer}), config=ClientConfig(max_attempts=1)) as client:
+        assert len(client.embed("docs", ["x"], input_type="DOCUMENT")) == 1
+    assert calls["all"] == 2
+
+
 def test_attempts_without_a_hint_end(serve, connect):
     calls = Counter()
 
