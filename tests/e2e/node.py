@@ -23,7 +23,8 @@ from typing import Any
 
 import httpx
 from e2e.network import Network
-from e2e.pods import Image, Place, Pod
+from e2e.place import Image, Place
+from e2e.pods import Pod
 from e2e.services import Services
 
 __all__ = ["Node", "Orders"]

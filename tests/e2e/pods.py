@@ -11,62 +11,26 @@ import logging
 import re
 import shutil
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from e2e.environment import Find, Missing, arguments, variables
-from e2e.network import Network
+from e2e.place import Image, Place, Resource
 from e2e.probes import verdicts
 from e2e.processes import Launch, Running, start
 from e2e.statuses import Container, now, phase, status
 from e2e.volumes import ACCOUNT_FOLDER, Folders, Mount, mounts, volumes
 
-__all__ = ["Image", "Place", "Pod"]
+__all__ = ["Pod"]
 
 _log = logging.getLogger("node")
 
 _RETRY_SECONDS = 1.0
 _LONGEST_BACKOFF = 30.0
 _LAST_WORDS = 4096
-
-Resource = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Image:
-    """What a container has of its image: a command and a folder for those that name none."""
-
-    entrypoint: tuple[str, ...] = ()
-    folder: str = "/"
-
-
-@dataclass(frozen=True)
-class Place:
-    """What all pods of a node share.
-
-    Attributes:
-        folder: Logs and volumes.
-        memory: Volumes in memory.
-        variables: Those that every container has.
-        kept: Folders that every container sees.
-        find: Reads a ConfigMap or Secret: namespace, kind, name.
-        token: Issues a token: namespace, ServiceAccount.
-        account_files: Beside a token.
-    """
-
-    network: Network
-    folder: Path
-    memory: Path
-    variables: Mapping[str, str]
-    kept: Sequence[Path]
-    images: Mapping[str, Image]
-    find: Callable[[str, str, str], Resource | None]
-    token: Callable[[str, str], str]
-    automounts: Callable[[str, str], bool]
-    certificate: bytes
 
 
 @dataclass
