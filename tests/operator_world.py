@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from control_plane import ADMIN, ControlPlane
+import httpx
+from control_plane import ControlPlane
 from kubernetes.aio.client import ApiClient
 from operator_rights import ACCOUNT, address, lease_rights
 
@@ -115,7 +117,7 @@ class World:
     @asynccontextmanager
     async def of(cls, plane: ControlPlane, namespace: str) -> AsyncIterator[World]:
         """Create a namespace in which the chart's account may hold a lease."""
-        async with _client(plane, ADMIN) as send:
+        async with _patient(plane) as send:
             body: Manifest = {"metadata": {"name": namespace}}
             requests = [Request("POST", "/api/v1/namespaces", body=body)]
             requests += [
@@ -247,6 +249,29 @@ async def wired(plane: ControlPlane, fault: Fault = no_fault) -> AsyncIterator[W
     token = await asyncio.to_thread(plane.token, "system", ACCOUNT)
     async with _client(plane, token) as send:
         yield Wire(send, fault)
+
+
+@asynccontextmanager
+async def _patient(plane: ControlPlane) -> AsyncIterator[Send]:
+    """Open connections of a user, who waits as long as it takes."""
+    with plane.client() as known:
+        headers = dict(known.headers)
+    context = ssl.create_default_context(cafile=plane.folder / "certs" / "apiserver.crt")
+    async with httpx.AsyncClient(
+        base_url=plane.url, headers=headers, verify=context, timeout=PATIENCE_SECONDS
+    ) as client:
+
+        async def send(request: Request) -> Answer:
+            while True:
+                response = await client.request(
+                    request.method, request.path, params=dict(request.query), json=request.body
+                )
+                # Storage of a kind starts with its first request.
+                if response.status_code not in (429, 503):
+                    return Answer(response.status_code, response.content)
+                await asyncio.sleep(0.2)
+
+        yield send
 
 
 @asynccontextmanager

@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 
-AT_ONCE = 12
+AT_ONCE = 8
 RESYNC_SECONDS = 4.0
 """Time between two lists, which make good for events that were lost."""
 
@@ -47,15 +47,13 @@ def course(plane: ControlPlane) -> Course:
     return undisturbed(plane)
 
 
-def crash_at(n: int) -> Fault:
+def crash_at(n: int, crashed: set[int]) -> Fault:
     """End the process once: right before the n-th write if n is even, else right after it."""
-    crashed = False
 
     async def fault(wire: Wire, request: Request, carry: Send) -> Answer:
-        nonlocal crashed
-        if crashed or not is_write(request) or wire.writes < n:
+        if n in crashed or not is_write(request) or wire.writes < n:
             return await carry(request)
-        crashed = True
+        crashed.add(n)
         if n % 2:
             await carry(request)
         raise Crash
@@ -77,10 +75,13 @@ async def all_of(runs: Iterable[Callable[[], Awaitable[None]]]) -> None:
 
 
 async def test_a_crash_at_any_write_changes_nothing(plane: ControlPlane, course: Course) -> None:
+    crashed: set[int] = set()
     await all_of(
-        partial(comes_to_rest, plane, course, f"crash-{n:03}-here", crash_at(n))
+        partial(comes_to_rest, plane, course, f"crash-{n:03}-here", crash_at(n, crashed))
         for n in range(1, course.writes + 1)
     )
+    # How many statuses lie between two points rests on the order in which fleets take turns.
+    assert len(crashed) > 0.8 * course.writes
 
 
 async def torn(lines: AsyncIterator[bytes], every: int) -> AsyncIterator[bytes]:
