@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from embedfleet.resources import Fleet
-from embedfleet_operator.fleets import Connect
-from embedfleet_operator.seen import ServeState
-from embedfleet_operator.serve_clusters import ServeCluster, read_state, runs
+from embedfleet_operator.acting.fleets import Connect
+from embedfleet_operator.acting.serve_clusters import ServeCluster, read_state, runs
+from embedfleet_operator.observing.seen import ServeState
 
 __all__ = ["FAILS", "Guest", "Serve", "guests"]
 

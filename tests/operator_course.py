@@ -22,8 +22,8 @@ from go_tools import missing
 from memory_serve import FAILS, Guest, Serve, guests
 from operator_world import Fault, Wire, World, fixed_point, no_fault, operating, wired
 
+from embedfleet_operator.acting.fleets import Connect
 from embedfleet_operator.crds import KINDS, definition
-from embedfleet_operator.fleets import Connect
 from embedfleet_operator.settings import Settings
 
 __all__ = [

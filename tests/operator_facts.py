@@ -7,15 +7,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from embedfleet.resources import ModelCache
-from embedfleet_operator.judging import (
+from embedfleet_operator.observing.judging import (
     fleet_of,
     judged,
     judged_fleet,
     judged_models,
     judged_routes,
 )
+from embedfleet_operator.observing.seen import Seen
 from embedfleet_operator.rendering import Manifest, Target
-from embedfleet_operator.seen import Seen
 
 __all__ = ["NOW", "TARGET", "WHOLE", "conditions", "known", "raw"]
 

@@ -21,10 +21,10 @@ from control_plane import ControlPlane
 from kubernetes.aio.client import ApiClient
 from operator_rights import ACCOUNT, address, lease_rights
 
+from embedfleet_operator.acting.fleets import Connect
 from embedfleet_operator.cluster.api import Answer, Api, Request, Send
 from embedfleet_operator.cluster.kinds import CUSTOM, OWNED, Kind, kind_of
 from embedfleet_operator.cluster.transport import credentials, transport
-from embedfleet_operator.fleets import Connect
 from embedfleet_operator.process import Connections, Operator
 from embedfleet_operator.rendering import Manifest
 from embedfleet_operator.settings import Settings

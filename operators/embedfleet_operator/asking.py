@@ -17,19 +17,19 @@ from kubernetes.aio.client import ApiClient
 
 from embedfleet.errors import InvalidManifest, Unavailable
 from embedfleet.resources import Manifests
-from embedfleet_operator.acting import Actor
+from embedfleet_operator.acting.actor import Actor
+from embedfleet_operator.acting.environment import Environment
+from embedfleet_operator.acting.fleets import Fleets
 from embedfleet_operator.cluster.api import Api, ApiError
 from embedfleet_operator.cluster.kinds import WATCHED, kind_of
 from embedfleet_operator.cluster.transport import credentials, transport
 from embedfleet_operator.cluster.watching import Store
 from embedfleet_operator.crds.status import FleetStatus
-from embedfleet_operator.deciding import Decision
-from embedfleet_operator.durations import told
-from embedfleet_operator.environment import Environment
-from embedfleet_operator.fleets import Fleets
-from embedfleet_operator.judging import fleet_of
+from embedfleet_operator.deciding.decide import Decision
+from embedfleet_operator.observing.judging import fleet_of
+from embedfleet_operator.planning.durations import told
 from embedfleet_operator.rendering import KubeRayFeatures, Manifest, Target
-from embedfleet_operator.reporting import previous
+from embedfleet_operator.reporting.reports import previous
 from embedfleet_operator.settings import IMAGE
 
 __all__ = ["plan_on_kubernetes"]

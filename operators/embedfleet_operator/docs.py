@@ -18,8 +18,8 @@ from typing import Any, Final
 import click
 import yaml
 
+from embedfleet_operator.conditions.reasons import REASONS
 from embedfleet_operator.crds.kinds import KINDS, Kind, definition
-from embedfleet_operator.status_reasons import REASONS
 
 __all__ = ["catalogue_schema", "reasons_table", "values_table", "written"]
 

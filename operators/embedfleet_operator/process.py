@@ -13,17 +13,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from embedfleet_operator.acting import Actor
-from embedfleet_operator.caches import Caches
+from embedfleet_operator.acting.actor import Actor
+from embedfleet_operator.acting.caches import Caches
+from embedfleet_operator.acting.environment import Environment
+from embedfleet_operator.acting.fleets import Connect, Fleets, connect
 from embedfleet_operator.cluster.api import Answer, Api, ApiError, Request, Send
 from embedfleet_operator.cluster.kinds import WATCHED, kind_of
 from embedfleet_operator.cluster.lease import Lease, LeaseSpec, NotLeader
 from embedfleet_operator.cluster.watching import Follower, Store
 from embedfleet_operator.cluster.work import WorkQueue
-from embedfleet_operator.environment import Environment
-from embedfleet_operator.fleets import Connect, Fleets, connect
 from embedfleet_operator.health import Metrics
-from embedfleet_operator.judging import fleet_of
+from embedfleet_operator.observing.judging import fleet_of
 from embedfleet_operator.rendering import KubeRayFeatures, Manifest, Target
 from embedfleet_operator.rendering.manifests import CACHE_LABEL, FLEET_LABEL
 from embedfleet_operator.settings import Settings

@@ -19,9 +19,9 @@ from operator_cases import TARGET, only
 from embedfleet.rendering.cache import CacheReport, FetchResult
 from embedfleet.resources import ModelCache, parse_manifests
 from embedfleet_operator.crds.status import CacheStatus
-from embedfleet_operator.differences import covers
+from embedfleet_operator.deciding.differences import covers
 from embedfleet_operator.rendering.caching import CONTAINER, cache_objects, job_name
-from embedfleet_operator.status_cache import CacheObservation, cache_status
+from embedfleet_operator.reporting.cache import CacheObservation, cache_status
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "everything is there")
 

@@ -36,7 +36,7 @@ from embedfleet.rendering.serve import ServePorts, render_serve
 from embedfleet.rendering.serve_state import summarize
 from embedfleet.resources import parse_manifests
 from embedfleet.serve_rest import ServeRest
-from embedfleet_operator.status_verified import fingerprint
+from embedfleet_operator.reporting.verified import fingerprint
 
 EMBED = "EmbeddingService/Embed"
 WAIT_SECONDS = 120.0

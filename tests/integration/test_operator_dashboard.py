@@ -14,7 +14,7 @@ from memory_serve import Serve, guests
 from operator_course import FIRST, REASON, Course, change, prepared, rests, rollout, undisturbed
 
 from embedfleet.local.ports import free_ports
-from embedfleet_operator.serve_clusters import RestCluster
+from embedfleet_operator.acting.serve_clusters import RestCluster
 
 pytestmark = [
     pytest.mark.skipif(bool(REASON), reason=REASON or "everything is there"),

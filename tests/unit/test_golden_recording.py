@@ -34,7 +34,7 @@ from embedfleet.serving.codec import decode_embed, decode_rerank, encode_embed, 
 from embedfleet.serving.describe import encode_model
 from embedfleet.status import to_status
 from embedfleet.wire import model_pb2
-from embedfleet_operator.golden import golden_config_map, golden_name, read_golden, record
+from embedfleet_operator.acting.golden import golden_config_map, golden_name, read_golden, record
 
 Answer = Callable[[Any], Any]
 CODES = {code.value[0]: code for code in grpc.StatusCode}

@@ -15,10 +15,10 @@ from embedfleet.rendering.plan import Impact
 from embedfleet.rendering.serve import render_serve
 from embedfleet.rendering.serve_state import ApplicationStatus, summarize
 from embedfleet.resources import Manifests, parse_manifests
+from embedfleet_operator.conditions.reasons import Observation, Reason
 from embedfleet_operator.crds.status import ModelStatus, Truth
-from embedfleet_operator.status_model import ModelObservation, may_serve, model_status
-from embedfleet_operator.status_reasons import Observation, Reason
-from embedfleet_operator.status_verified import GoldenObservation, fingerprint, verified
+from embedfleet_operator.reporting.model import ModelObservation, may_serve, model_status
+from embedfleet_operator.reporting.verified import GoldenObservation, fingerprint, verified
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=1)

@@ -12,7 +12,7 @@ from operator_cases import TARGET, given, only, render_all, rendered
 from embedfleet.rendering.plan import Impact
 from embedfleet.resources import ModelCache, parse_manifests
 from embedfleet.resources.model_cache import ModelCacheSpec
-from embedfleet_operator.plan import plan
+from embedfleet_operator.planning.plan import plan
 from embedfleet_operator.rendering import Manifest, render, to_yaml
 from embedfleet_operator.rendering.caching import cache_objects, claim_name, job_name
 

@@ -11,13 +11,13 @@ from memory_serve import FAILS, Serve
 from operator_facts import WHOLE, conditions, known, raw
 
 from embedfleet.resources.rules import Model
-from embedfleet_operator.deciding import Decision, decide
-from embedfleet_operator.differences import covers
-from embedfleet_operator.judging import fleet_of
-from embedfleet_operator.remembering import recalled
+from embedfleet_operator.acting.serve_clusters import read_state
+from embedfleet_operator.deciding.decide import Decision, decide
+from embedfleet_operator.deciding.differences import covers
+from embedfleet_operator.observing.judging import fleet_of
+from embedfleet_operator.observing.remembering import recalled
+from embedfleet_operator.observing.seen import Seen, ServeState
 from embedfleet_operator.rendering import KubeRayFeatures, Manifest
-from embedfleet_operator.seen import Seen, ServeState
-from embedfleet_operator.serve_clusters import read_state
 
 EMBEDDED = {"source": "embedded/embedder"}
 BUILT = raw("Fleet", "f", {"pools": [{"name": "cpu", "minNodes": 1}]}, age=40)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from embedfleet.rendering.plan import Change, Impact, Plan
 from embedfleet_operator.crds.status import FleetStatus, Truth
-from embedfleet_operator.durations import timed, told
+from embedfleet_operator.planning.durations import timed, told
 
 NOTHING = Plan()
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -13,10 +13,10 @@ import pytest
 from memory_serve import Serve
 from operator_facts import conditions, known, raw
 
-from embedfleet_operator.deciding import decide
+from embedfleet_operator.acting.serve_clusters import read_state
+from embedfleet_operator.deciding.decide import decide
+from embedfleet_operator.observing.seen import ServeState
 from embedfleet_operator.rendering import Manifest
-from embedfleet_operator.seen import ServeState
-from embedfleet_operator.serve_clusters import read_state
 
 COUNT: Final = 10_000
 PER_FLEET: Final = 10

@@ -14,8 +14,8 @@ from operator_cases import BUILT, TARGET, given, only, render_all, rendered
 from embedfleet.rendering.plan import Impact
 from embedfleet.rendering.serve import render_serve
 from embedfleet.resources import parse_manifests
-from embedfleet_operator.plan import awaited, plan
-from embedfleet_operator.plan_bounds import bounds_patch
+from embedfleet_operator.planning.bounds import bounds_patch
+from embedfleet_operator.planning.plan import awaited, plan
 from embedfleet_operator.rendering import KubeRayFeatures, Manifest
 
 HEAD = "apiVersion: embedfleet.io/v1alpha1\n"

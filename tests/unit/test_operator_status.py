@@ -10,11 +10,11 @@ import pytest
 from embedfleet.rendering.plan import Change, Impact, Plan
 from embedfleet.rendering.serve_state import ApplicationStatus, ScaleDecision
 from embedfleet.resources import Embedder, Fleet, parse_manifests
+from embedfleet_operator.conditions.reasons import REASONS, Observation, Reason
+from embedfleet_operator.conditions.verdicts import Refusal, Verdict
 from embedfleet_operator.crds.status import Condition, FleetStatus, ModelStatus, Truth
-from embedfleet_operator.status_conditions import Refusal, Verdict
-from embedfleet_operator.status_fleet import FleetObservation, fleet_status
-from embedfleet_operator.status_model import ModelObservation, may_serve, model_status
-from embedfleet_operator.status_reasons import REASONS, Observation, Reason
+from embedfleet_operator.reporting.fleet import FleetObservation, fleet_status
+from embedfleet_operator.reporting.model import ModelObservation, may_serve, model_status
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=1)

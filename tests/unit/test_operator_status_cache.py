@@ -11,11 +11,11 @@ import pytest
 from embedfleet.rendering.cache import CacheReport, FetchResult
 from embedfleet.rendering.plan import Impact
 from embedfleet.resources import parse_manifests
+from embedfleet_operator.conditions.reasons import Reason
+from embedfleet_operator.conditions.verdicts import Refusal
 from embedfleet_operator.crds.status import CacheStatus, Truth
-from embedfleet_operator.status_cache import CacheObservation, cache_status, cached_verdict
-from embedfleet_operator.status_conditions import Refusal
-from embedfleet_operator.status_model import ModelObservation, may_serve, model_status
-from embedfleet_operator.status_reasons import Reason
+from embedfleet_operator.reporting.cache import CacheObservation, cache_status, cached_verdict
+from embedfleet_operator.reporting.model import ModelObservation, may_serve, model_status
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 HEAD = "apiVersion: embedfleet.io/v1alpha1\n"

@@ -72,6 +72,7 @@ def refuse_unserved(manifests: Manifests) -> None:
 
 
 def serve_config(manifests: Manifests, state: FleetState) -> ServeConfig:
+    """Render what Serve is to run, on the ports of this fleet."""
     ports = ServePorts(state.ports.serve_grpc, state.ports.serve_http, "127.0.0.1")
     return render_serve(manifests.fleets[0], manifests.models, ports)
 

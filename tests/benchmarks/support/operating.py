@@ -21,9 +21,9 @@ from memory_serve import Guest, Serve
 from operator_world import Wire
 
 from embedfleet.resources import Fleet
+from embedfleet_operator.acting.serve_clusters import ServeCluster
 from embedfleet_operator.cluster.transport import credentials, transport
 from embedfleet_operator.process import Connections, Operator
-from embedfleet_operator.serve_clusters import ServeCluster
 from embedfleet_operator.settings import Settings
 
 REPORT_SECONDS = 0.25

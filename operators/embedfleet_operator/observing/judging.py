@@ -23,9 +23,9 @@ from embedfleet.resources.rules import (
     pool_violations,
     route_violations,
 )
+from embedfleet_operator.conditions.reasons import Reason
+from embedfleet_operator.conditions.verdicts import Refusal
 from embedfleet_operator.rendering import Manifest, cluster_violations
-from embedfleet_operator.status_conditions import Refusal
-from embedfleet_operator.status_reasons import Reason
 
 __all__ = [
     "Judged",

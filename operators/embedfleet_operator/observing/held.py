@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from embedfleet.golden import Golden
 from embedfleet.rendering.names import Model, application
 from embedfleet.rendering.replica import GoldenSettings
-from embedfleet_operator.judging import Judged
-from embedfleet_operator.seen import Seen
+from embedfleet_operator.observing.judging import Judged
+from embedfleet_operator.observing.seen import Seen
 
 __all__ = ["gets_other_golden", "running_golden"]
 

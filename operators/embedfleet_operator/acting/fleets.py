@@ -12,15 +12,18 @@ from typing import Any, Final
 from embedfleet.errors import EmbedfleetError, InvalidManifest
 from embedfleet.resources import Fleet, ModelCache
 from embedfleet.resources.rules import Model
-from embedfleet_operator.acting import Actor
+from embedfleet_operator.acting.actor import Actor
+from embedfleet_operator.acting.environment import Environment
+from embedfleet_operator.acting.recording import Recorder
+from embedfleet_operator.acting.serve_clusters import KubeRayCluster, RestCluster, ServeCluster
 from embedfleet_operator.cluster.api import Api, ApiError
 from embedfleet_operator.cluster.kinds import OWNED, kind_of
 from embedfleet_operator.cluster.watching import Store
+from embedfleet_operator.conditions.verdicts import Verdict
 from embedfleet_operator.crds.status import CacheStatus
-from embedfleet_operator.deciding import Decision, decide, secrets_of
-from embedfleet_operator.differences import owned_by
-from embedfleet_operator.environment import Environment
-from embedfleet_operator.judging import (
+from embedfleet_operator.deciding.decide import Decision, decide, secrets_of
+from embedfleet_operator.deciding.differences import owned_by
+from embedfleet_operator.observing.judging import (
     Judged,
     fleet_of,
     judged,
@@ -28,16 +31,13 @@ from embedfleet_operator.judging import (
     judged_models,
     judged_routes,
 )
-from embedfleet_operator.recording import Recorder
-from embedfleet_operator.remembering import memory_name, recalled
+from embedfleet_operator.observing.remembering import memory_name, recalled
+from embedfleet_operator.observing.seen import Seen
 from embedfleet_operator.rendering import Manifest
 from embedfleet_operator.rendering.manifests import FLEET_LABEL
 from embedfleet_operator.rendering.rayservice import dashboard_address, serve_address
-from embedfleet_operator.reporting import orphan_statuses, previous
-from embedfleet_operator.seen import Seen
-from embedfleet_operator.serve_clusters import KubeRayCluster, RestCluster, ServeCluster
-from embedfleet_operator.status_cache import cached_verdict
-from embedfleet_operator.status_conditions import Verdict
+from embedfleet_operator.reporting.cache import cached_verdict
+from embedfleet_operator.reporting.reports import orphan_statuses, previous
 
 __all__ = ["Fleets"]
 

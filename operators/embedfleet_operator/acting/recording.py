@@ -19,16 +19,16 @@ from embedfleet.golden import Golden, drift
 from embedfleet.rendering.names import Model, application
 from embedfleet.resources import Fleet
 from embedfleet.resources.shared import Backend
-from embedfleet_operator.acting import Actor
+from embedfleet_operator.acting.actor import Actor
+from embedfleet_operator.acting.golden import golden_config_map, golden_name, read_golden, record
 from embedfleet_operator.cluster.api import Api
 from embedfleet_operator.cluster.kinds import kind_of
 from embedfleet_operator.cluster.watching import Store
-from embedfleet_operator.golden import golden_config_map, golden_name, read_golden, record
-from embedfleet_operator.held import gets_other_golden
-from embedfleet_operator.judging import Judged
-from embedfleet_operator.seen import Seen
-from embedfleet_operator.status_conditions import Refusal
-from embedfleet_operator.status_reasons import Reason
+from embedfleet_operator.conditions.reasons import Reason
+from embedfleet_operator.conditions.verdicts import Refusal
+from embedfleet_operator.observing.held import gets_other_golden
+from embedfleet_operator.observing.judging import Judged
+from embedfleet_operator.observing.seen import Seen
 
 __all__ = ["Goldens", "Recorder"]
 

@@ -14,6 +14,8 @@ from embedfleet.messages import Role
 from embedfleet.rendering.names import PREFIXES, Model
 from embedfleet.rendering.plan import Impact, Plan
 from embedfleet.resources import ModelRoute
+from embedfleet_operator.conditions.reasons import Observation, Reason
+from embedfleet_operator.conditions.verdicts import Refusal, Verdict, false, unknown
 from embedfleet_operator.crds.status import (
     FleetStatus,
     ModelStatus,
@@ -22,15 +24,13 @@ from embedfleet_operator.crds.status import (
     Status,
     Truth,
 )
-from embedfleet_operator.judging import Judged
+from embedfleet_operator.observing.judging import Judged
+from embedfleet_operator.observing.seen import Seen
 from embedfleet_operator.rendering import Manifest
 from embedfleet_operator.rendering.manifests import COMPONENT_LABEL, FLEET_LABEL, RAY
-from embedfleet_operator.seen import Seen
-from embedfleet_operator.status_conditions import Refusal, Verdict, false, unknown
-from embedfleet_operator.status_fleet import FleetObservation, fleet_status
-from embedfleet_operator.status_model import ModelObservation, model_status
-from embedfleet_operator.status_reasons import Observation, Reason
-from embedfleet_operator.status_route import RouteObservation, route_status
+from embedfleet_operator.reporting.fleet import FleetObservation, fleet_status
+from embedfleet_operator.reporting.model import ModelObservation, model_status
+from embedfleet_operator.reporting.route import RouteObservation, route_status
 
 __all__ = ["model_report", "orphan_statuses", "previous", "statuses"]
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from embedfleet_operator.conditions.reasons import Observation, Reason
+from embedfleet_operator.conditions.verdicts import Refusal, Verdict, false, settle, true
 from embedfleet_operator.crds.status import ResolvedModel, RouteStatus
-from embedfleet_operator.status_conditions import Refusal, Verdict, false, settle, true
-from embedfleet_operator.status_reasons import Observation, Reason
 
 __all__ = ["RouteObservation", "route_status"]
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from embedfleet_operator.conditions.reasons import REASONS, Observation, Reason
 from embedfleet_operator.crds.status import Condition, Status, Truth
-from embedfleet_operator.status_reasons import REASONS, Observation, Reason
 
 __all__ = [
     "Refusal",

@@ -12,10 +12,10 @@ from embedfleet.rendering.names import PREFIXES, ROUTER
 from embedfleet.rendering.serve_state import ApplicationStatus
 from embedfleet.resources import Fleet, ModelCache, ModelRoute
 from embedfleet.resources.rules import Model
+from embedfleet_operator.conditions.verdicts import Verdict
 from embedfleet_operator.crds.status import Verification
-from embedfleet_operator.judging import Judged
+from embedfleet_operator.observing.judging import Judged
 from embedfleet_operator.rendering import Manifest, Target
-from embedfleet_operator.status_conditions import Verdict
 
 __all__ = ["Seen", "ServeState"]
 

@@ -15,15 +15,8 @@ from embedfleet.rendering.names import ROUTER
 from embedfleet.rendering.plan import Plan
 from embedfleet.rendering.serve_state import FAILED, ApplicationStatus
 from embedfleet.resources.fleet import Fleet
-from embedfleet_operator.crds.status import (
-    Condition,
-    FleetStatus,
-    ModelStatus,
-    PoolStatus,
-    Truth,
-)
-from embedfleet_operator.durations import timed
-from embedfleet_operator.status_conditions import (
+from embedfleet_operator.conditions.reasons import REASONS, Observation, Reason
+from embedfleet_operator.conditions.verdicts import (
     Refusal,
     Verdict,
     false,
@@ -32,7 +25,14 @@ from embedfleet_operator.status_conditions import (
     true,
     unknown,
 )
-from embedfleet_operator.status_reasons import REASONS, Observation, Reason
+from embedfleet_operator.crds.status import (
+    Condition,
+    FleetStatus,
+    ModelStatus,
+    PoolStatus,
+    Truth,
+)
+from embedfleet_operator.planning.durations import timed
 
 __all__ = ["FleetObservation", "fleet_status"]
 

@@ -19,20 +19,20 @@ from embedfleet.rendering.plan import Impact, Plan
 from embedfleet.rendering.serve import ServeConfig
 from embedfleet.resources import Fleet
 from embedfleet.resources.rules import pool_violations
+from embedfleet_operator.conditions.reasons import REASONS, Observation, Reason
+from embedfleet_operator.conditions.verdicts import Refusal, standing
 from embedfleet_operator.crds.status import ModelStatus, Status, Truth
-from embedfleet_operator.differences import covers
-from embedfleet_operator.held import running_golden
-from embedfleet_operator.plan import awaited, plan
-from embedfleet_operator.remembering import contract_moved, remembered
+from embedfleet_operator.deciding.differences import covers
+from embedfleet_operator.observing.held import running_golden
+from embedfleet_operator.observing.remembering import contract_moved, remembered
+from embedfleet_operator.observing.seen import Seen
+from embedfleet_operator.planning.plan import awaited, plan
 from embedfleet_operator.rendering import Manifest, render, unknown_fields
 from embedfleet_operator.rendering.manifests import COMPONENT_LABEL, SERVED
 from embedfleet_operator.rendering.rayservice import serve_config
-from embedfleet_operator.reporting import model_report, previous, statuses
-from embedfleet_operator.seen import Seen
-from embedfleet_operator.status_conditions import Refusal, standing
-from embedfleet_operator.status_model import may_serve
-from embedfleet_operator.status_reasons import REASONS, Observation, Reason
-from embedfleet_operator.status_verified import (
+from embedfleet_operator.reporting.model import may_serve
+from embedfleet_operator.reporting.reports import model_report, previous, statuses
+from embedfleet_operator.reporting.verified import (
     GoldenObservation,
     drifted,
     fingerprint,

@@ -17,11 +17,11 @@ from embedfleet_operator.cluster.api import FIELD_MANAGER, Api, ApiError
 from embedfleet_operator.cluster.kinds import OWNED, kind_of
 from embedfleet_operator.cluster.watching import Store
 from embedfleet_operator.crds.status import FleetStatus, Status
-from embedfleet_operator.differences import covers, owned_by, owner, signed
-from embedfleet_operator.durations import told
-from embedfleet_operator.plan_bounds import bounds_patch
+from embedfleet_operator.deciding.differences import covers, owned_by, owner, signed
+from embedfleet_operator.planning.bounds import bounds_patch
+from embedfleet_operator.planning.durations import told
 from embedfleet_operator.rendering import Manifest
-from embedfleet_operator.reporting import previous
+from embedfleet_operator.reporting.reports import previous
 
 __all__ = ["Actor"]
 

@@ -13,9 +13,8 @@ from typing import Any, Final
 
 from embedfleet.rendering.cache import CacheReport, FetchResult
 from embedfleet.resources.model_cache import ModelCache
-from embedfleet_operator.crds.status import CacheStatus, Truth
-from embedfleet_operator.rendering.caching import claim_name
-from embedfleet_operator.status_conditions import (
+from embedfleet_operator.conditions.reasons import Observation, Reason
+from embedfleet_operator.conditions.verdicts import (
     STUCK_AFTER,
     Refusal,
     Verdict,
@@ -23,7 +22,8 @@ from embedfleet_operator.status_conditions import (
     settle,
     true,
 )
-from embedfleet_operator.status_reasons import Observation, Reason
+from embedfleet_operator.crds.status import CacheStatus, Truth
+from embedfleet_operator.rendering.caching import claim_name
 
 __all__ = ["CacheObservation", "cache_status", "cached_verdict"]
 

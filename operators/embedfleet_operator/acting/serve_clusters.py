@@ -16,8 +16,8 @@ from embedfleet.rendering.names import ROUTER
 from embedfleet.rendering.serve import ServeConfig
 from embedfleet.rendering.serve_state import summarize
 from embedfleet.serve_rest import ServeRest
-from embedfleet_operator.differences import covers
-from embedfleet_operator.seen import ServeState
+from embedfleet_operator.deciding.differences import covers
+from embedfleet_operator.observing.seen import ServeState
 
 __all__ = ["KubeRayCluster", "RestCluster", "ServeCluster", "read_state", "runs"]
 

@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from embedfleet.golden import Golden, measured
 from embedfleet.rendering.serve_state import FAILED, ApplicationStatus
+from embedfleet_operator.conditions.reasons import Observation, Reason
+from embedfleet_operator.conditions.verdicts import Verdict, false, true, unknown
 from embedfleet_operator.crds.status import Condition, ModelStatus, Truth, Verification
-from embedfleet_operator.status_conditions import Verdict, false, true, unknown
-from embedfleet_operator.status_reasons import Observation, Reason
 
 __all__ = ["GoldenObservation", "drifted", "fingerprint", "verified"]
 

@@ -14,8 +14,8 @@ from typing import Final
 from embedfleet.rendering.names import Model
 from embedfleet.rendering.plan import Impact
 from embedfleet.rendering.serve_state import FAILED, ApplicationStatus
-from embedfleet_operator.crds.status import Failure, ModelStatus, Scale, Truth
-from embedfleet_operator.status_conditions import (
+from embedfleet_operator.conditions.reasons import Observation, Reason
+from embedfleet_operator.conditions.verdicts import (
     Refusal,
     Verdict,
     false,
@@ -24,7 +24,7 @@ from embedfleet_operator.status_conditions import (
     true,
     unknown,
 )
-from embedfleet_operator.status_reasons import Observation, Reason
+from embedfleet_operator.crds.status import Failure, ModelStatus, Scale, Truth
 
 __all__ = ["ModelObservation", "may_serve", "model_status"]
 

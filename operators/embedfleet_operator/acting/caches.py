@@ -6,17 +6,17 @@ from datetime import UTC, datetime
 from typing import Final
 
 from embedfleet.resources import ModelCache
-from embedfleet_operator.acting import Actor
+from embedfleet_operator.acting.actor import Actor
+from embedfleet_operator.acting.environment import Environment
 from embedfleet_operator.cluster.api import ApiError
 from embedfleet_operator.cluster.watching import Store
+from embedfleet_operator.conditions.reasons import Observation, Reason
 from embedfleet_operator.crds.status import CacheStatus, Truth
-from embedfleet_operator.environment import Environment
-from embedfleet_operator.judging import judged
+from embedfleet_operator.observing.judging import judged
 from embedfleet_operator.rendering.caching import cache_objects, job_name
 from embedfleet_operator.rendering.manifests import CACHE_LABEL
-from embedfleet_operator.reporting import previous
-from embedfleet_operator.status_cache import CacheObservation, cache_status
-from embedfleet_operator.status_reasons import Observation, Reason
+from embedfleet_operator.reporting.cache import CacheObservation, cache_status
+from embedfleet_operator.reporting.reports import previous
 
 __all__ = ["Caches"]
 

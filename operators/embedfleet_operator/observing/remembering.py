@@ -13,7 +13,7 @@ from typing import Any
 from embedfleet.resources.fleet import Fleet
 from embedfleet.resources.manifest import KINDS
 from embedfleet.resources.rules import Model
-from embedfleet_operator.judging import judged
+from embedfleet_operator.observing.judging import judged
 from embedfleet_operator.rendering.manifests import SERVED, Manifest, manifest
 
 __all__ = ["contract_moved", "memory_name", "recalled", "remembered"]

@@ -17,7 +17,7 @@ from embedfleet.rendering.edge import CONFIG_FILE, MAP_FILE
 from embedfleet.rendering.plan import Change, Impact, Plan
 from embedfleet.rendering.plan import plan as plan_applications
 from embedfleet.rendering.serve import ServeConfig
-from embedfleet_operator.plan_cluster import cluster_changes
+from embedfleet_operator.planning.cluster import cluster_changes
 from embedfleet_operator.rendering.manifests import Manifest
 
 __all__ = ["awaited", "plan"]

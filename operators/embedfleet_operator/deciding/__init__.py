@@ -1,0 +1,1 @@
+"""What is wanted of the cluster, from what is known. Pure."""
