@@ -6,7 +6,7 @@ UV := $(shell command -v uv || echo .cache/uv/bin/uv)
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
-.PHONY: help setup demo up down check test lint types layers unit integration chaos bench protos crds docs tools lock clean
+.PHONY: help setup demo up down check test test-fleets test-clusters lint types layers unit integration chaos bench protos crds docs tools lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -50,8 +50,14 @@ layers: setup ## The architecture, checked
 unit: setup ## Fast tests of pure code
 	$(PYTEST) -q tests/unit tests/contract
 
-test: check tools ## Everything
-	$(PYTEST) tests/parity tests/integration tests/e2e
+test: check tools ## Everything: the two halves mostly wait, so they run side by side
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going test-fleets test-clusters
+
+test-fleets: setup ## Parity, and fleets on this machine
+	@set -o pipefail; $(PYTEST) tests/parity tests/integration 2>&1 | sed -u 's/^/[fleets]   /'
+
+test-clusters: setup ## The operator on real control planes, and the whole chain
+	@set -o pipefail; $(PYTEST) tests/clusters tests/e2e 2>&1 | sed -u 's/^/[clusters] /'
 
 chaos: setup tools ## Kill one thing after the other under traffic: about ten minutes
 	@$(BIN)/python tests/e2e/chaos.py $(ARGS)

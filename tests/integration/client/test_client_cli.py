@@ -235,9 +235,11 @@ def test_ctrl_c_ends_with_130_and_no_trace(serve):
 
     endpoint = serve({"Embed": wait})
     command = [sys.executable, "-m", "embedfleet", "embed", "-m", "docs", "--query", "hi"]
+    # What runs in the background of a shell ignores Ctrl-C, and so would all that it starts.
     process = subprocess.Popen(
-        [*command, "--endpoint", endpoint], stderr=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+        ["env", "--default-signal=INT", *command, "--endpoint", endpoint],
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
     assert called.wait(timeout=30)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
