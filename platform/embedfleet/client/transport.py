@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -30,6 +30,9 @@ from embedfleet.wire import embedding_pb2, model_pb2, reranking_pb2
 
 __all__ = ["METHODS", "Method", "Target", "closed", "translate"]
 
+_LOST_REPLICA: Final = "The actor "
+"""Ray's own words, as INTERNAL, for a call that Serve's fallback proxy had passed on: the actor
+died, or cannot be reached (Ray 2.60, python/ray/exceptions.py). Calls may be made again."""
 _STARTING_SECONDS = 2.0
 """As the edge says it where nothing is behind it."""
 
@@ -144,6 +147,8 @@ def translate(failure: Any, target: Target, deadline: Deadline) -> EmbedfleetErr
             f"the model is starting, or starts again: {error.message}",
             retry_after_seconds=_STARTING_SECONDS,
         )
+    if status is None and (failure.details() or "").startswith(_LOST_REPLICA):
+        return Unavailable(f"a replica ended while it worked on the call: {error.message}")
     if status is None and isinstance(error, TooLarge):
         return TooLarge(f"{error.message}. Send fewer or shorter items in one call.")
     return error

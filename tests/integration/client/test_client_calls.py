@@ -301,6 +301,21 @@ def test_a_model_that_serve_does_not_know_yet_is_waited_for(serve, connect):
     assert calls["all"] == 2
 
 
+def test_a_call_whose_replica_ended_is_made_again(serve, connect):
+    calls = Counter()
+
+    def answer(request, context):
+        calls["all"] += 1
+        if calls["all"] == 1:
+            said = "The actor died unexpectedly before finishing this task.\n\tclass_name: Serve"
+            context.abort(grpc.StatusCode.INTERNAL, said)
+        return echo(request, context)
+
+    with connect(serve({"Embed": answer})) as client:
+        assert len(client.embed("docs", ["x"], input_type="DOCUMENT")) == 1
+    assert calls["all"] == 2
+
+
 def test_attempts_without_a_hint_end(serve, connect):
     calls = Counter()
 
