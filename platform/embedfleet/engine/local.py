@@ -33,7 +33,12 @@ from embedfleet.messages import (
     Truncation,
 )
 from embedfleet.scores import probabilities
-from embedfleet.tokenization import EmbeddingTokenizer, RerankingTokenizer, Tokenized
+from embedfleet.tokenization import (
+    EmbeddingTokenizer,
+    RerankingTokenizer,
+    RerankTokens,
+    Tokenized,
+)
 from embedfleet.vectors import Finish, check_dimension, finish
 
 __all__ = ["LocalEmbedder", "LocalReranker", "load_embedder", "load_reranker"]
@@ -65,11 +70,11 @@ class _Local:
 
 
 class LocalEmbedder(_Local):
-    """Texts to vectors. Made by `load_embedder`."""
+    """Texts to vectors. Made by `load_embedder`; `tokenizer` is the checkpoint's."""
 
     def __init__(self, engine: Engine, tokenizer: EmbeddingTokenizer) -> None:
         super().__init__(engine)
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
 
     def embed(
         self,
@@ -92,14 +97,23 @@ class LocalEmbedder(_Local):
         Raises:
             InvalidRequest: The first text or option that cannot be taken.
         """
-        native = self.engine.info.native_dimension
-        kept = native if dimension is None else dimension
-        check_dimension(kept, native, (), OutputType.FLOAT32)
         options = EmbedOptions(
             InputType(input_type), instruction=instruction, truncation=Truncation(truncation)
         )
         items = [EmbedItem(text=text) for text in texts]
-        sequences = _all_good(self._tokenizer(items, options, DEFAULT_INSTRUCTION))
+        self._check(dimension)
+        sequences = _all_good(self.tokenizer(items, options, DEFAULT_INSTRUCTION))
+        return self.embed_tokens(sequences, dimension=dimension)
+
+    def embed_tokens(
+        self, sequences: Sequence[TokenIds], *, dimension: int | None = None
+    ) -> Float32Array:
+        """Embed what the tokenizer made of texts: (n, dimension) of unit length.
+
+        Raises:
+            InvalidRequest: The dimension is not one of the model's.
+        """
+        kept = self._check(dimension)
         vectors = np.empty((len(sequences), kept), np.float32)
         for rows in _steps(sequences, self._step_tokens):
             states = self.engine.embed(pack([sequences[row] for row in rows]))
@@ -109,13 +123,19 @@ class LocalEmbedder(_Local):
             vectors[rows] = np.frombuffer(b"".join(finished.data), "<f4").reshape(-1, kept)
         return vectors
 
+    def _check(self, dimension: int | None) -> int:
+        native = self.engine.info.native_dimension
+        kept = native if dimension is None else dimension
+        check_dimension(kept, native, (), OutputType.FLOAT32)
+        return kept
+
 
 class LocalReranker(_Local):
-    """A query and documents to scores. Made by `load_reranker`."""
+    """A query and documents to scores. Made by `load_reranker`; `tokenizer` is the checkpoint's."""
 
     def __init__(self, engine: Engine, tokenizer: RerankingTokenizer) -> None:
         super().__init__(engine)
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
 
     def score(
         self,
@@ -137,13 +157,21 @@ class LocalReranker(_Local):
             InvalidRequest: The query, or the first document, that cannot be taken.
         """
         options = RerankOptions(instruction=instruction, truncation=Truncation(truncation))
-        tokens = self._tokenizer(query, documents, options, DEFAULT_INSTRUCTION)
+        tokens = self.tokenizer(query, documents, options, DEFAULT_INSTRUCTION)
+        return probabilities(self.score_tokens(tokens))
+
+    def score_tokens(self, tokens: RerankTokens) -> Float32Array:
+        """Score what the tokenizer made of a query and documents: (n,), log-odds of a yes.
+
+        Raises:
+            InvalidRequest: The first document that cannot be scored.
+        """
         sequences = _all_good(tokens.documents)
         logits = np.empty(len(sequences), np.float32)
         for rows in _steps(sequences, self._step_tokens):
             batch = pack([sequences[row] for row in rows], [tokens.prefix], [0] * len(rows))
             logits[rows] = self.engine.score(batch)
-        return probabilities(logits)
+        return logits
 
 
 def load_embedder(
