@@ -2,12 +2,14 @@
 
     EmbedfleetError                 code               retry
     ├── InvalidRequest              INVALID_ARGUMENT   no
-    │   └── WrongRole               INVALID_ARGUMENT   no     a role that the model has not
+    │   ├── WrongRole               INVALID_ARGUMENT   no     a role that the model has not
+    │   └── InvalidExamples         INVALID_ARGUMENT   no     lines that nothing can be learnt from
     ├── InvalidManifest             INVALID_ARGUMENT   no     every problem at once
     ├── ModelNotFound               NOT_FOUND          no
     ├── ContractMismatch            FAILED_PRECONDITION no    not the vector space expected
     ├── GoldenMismatch              FAILED_PRECONDITION no    not the outputs of its contract
     ├── CheckpointError             FAILED_PRECONDITION no    not the files they should be
+    ├── TrainingStopped             FAILED_PRECONDITION no    a run that cannot go on; nothing lost
     ├── FetchFailed                 FAILED_PRECONDITION no    files that a source does not give
     │   ├── DigestMismatch          FAILED_PRECONDITION no    other files than were asked for
     │   └── SecretMissing           FAILED_PRECONDITION no    credentials that are named, not there
@@ -42,6 +44,7 @@ __all__ = [
     "FetchFailed",
     "FetchInterrupted",
     "GoldenMismatch",
+    "InvalidExamples",
     "InvalidManifest",
     "InvalidRequest",
     "ModelNotFound",
@@ -51,6 +54,7 @@ __all__ = [
     "Problem",
     "SecretMissing",
     "TooLarge",
+    "TrainingStopped",
     "Unavailable",
     "Unsupported",
     "WrongRole",
@@ -102,6 +106,10 @@ class InvalidRequest(EmbedfleetError):
 
 class WrongRole(InvalidRequest):
     """An embedding was asked of a reranker, or a score of an embedder."""
+
+
+class InvalidExamples(InvalidRequest):
+    """Lines of a data file cannot be trained on; the message is one line a problem."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +190,12 @@ class GoldenMismatch(EmbedfleetError):
 
 class CheckpointError(EmbedfleetError):
     """A checkpoint's files are missing, damaged, unsafe or of another architecture."""
+
+    code = "FAILED_PRECONDITION"
+
+
+class TrainingStopped(EmbedfleetError):
+    """A training run cannot go on or cannot begin; its last good checkpoint is kept."""
 
     code = "FAILED_PRECONDITION"
 
