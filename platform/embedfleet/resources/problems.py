@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from embedfleet.errors import Problem
-from embedfleet.resources.base import PATTERNS, RULES, Part, Resource, Violation
+from embedfleet.resources.base import PATTERNS, RULES, Part, Violation
 from embedfleet.resources.documents import Document
 
 __all__ = ["closest", "identity", "judge", "problem"]
@@ -24,7 +24,7 @@ __all__ = ["closest", "identity", "judge", "problem"]
 _PASSES: Final = 5
 _MAX_VALUE_CHARACTERS: Final = 100
 
-R = TypeVar("R", bound=Resource)
+R = TypeVar("R", bound=Part)
 Location = tuple[int | str, ...]
 
 _LIMITS: Final = {
@@ -32,8 +32,10 @@ _LIMITS: Final = {
     "dict_type": ("must be a mapping", "Write it as `key: value` lines."),
     "finite_number": ("must be finite", "Set an ordinary number."),
     "float_type": ("must be a number", "Write it without quotes."),
+    "greater_than": ("must be more than {gt}", "Raise it."),
     "greater_than_equal": ("must be at least {ge}", "Raise it."),
     "int_type": ("must be a whole number", "Write it without quotes."),
+    "less_than": ("must be less than {lt}", "Lower it."),
     "less_than_equal": ("must be at most {le}", "Lower it."),
     "missing": ("is required", "Set it."),
     "model_type": ("must be a mapping of fields", "Write it as `field: value` lines."),
