@@ -1,0 +1,242 @@
+"""`embedfleet evaluate`: how good models are on your data, beside BM25, with confidence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from embedfleet.cli.evaluation_tables import print_report
+from embedfleet.cli.output import note, progress
+from embedfleet.engine import EngineOptions
+from embedfleet.evaluation.beir import RetrievalDataset, read_dataset
+from embedfleet.evaluation.comparing import MEAN, compare
+from embedfleet.evaluation.evaluating import Candidate, Settings, Watch
+from embedfleet.evaluation.evaluating import evaluate as run
+from embedfleet.evaluation.lexical import BM25
+from embedfleet.evaluation.plotting import plot
+from embedfleet.evaluation.report import Asked, report
+from embedfleet.evaluation.variants import OUTPUT_TYPES
+
+__all__ = ["evaluate"]
+
+
+class _Named(click.ParamType[tuple[str, str]]):
+    """`NAME=PLACE`, or a place alone, which is its own name."""
+
+    name = "[name=]place"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """Split at the first equals sign."""
+        if isinstance(value, tuple):
+            return value
+        label, equals, place = str(value).partition("=")
+        if equals and not (label and place):
+            self.fail(f"{value!r} must be LABEL=SOURCE or SOURCE.", param, ctx)
+        return (label, place) if equals else ("", str(value))
+
+
+class _Numbers(click.ParamType[tuple[int, ...]]):
+    """Whole numbers between commas."""
+
+    name = "numbers"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """Read the numbers."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} must be whole numbers between commas, such as 32,64.", param, ctx)
+
+
+class _OutputTypes(click.ParamType[tuple[str, ...]]):
+    """Output types between commas."""
+
+    name = "types"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """Check every name."""
+        if isinstance(value, tuple):
+            return value
+        names = tuple(part.strip().upper() for part in str(value).split(","))
+        for each in names:
+            if each not in OUTPUT_TYPES:
+                known = ", ".join(OUTPUT_TYPES)
+                self.fail(f"{each!r} is not evaluated; choose from {known}.", param, ctx)
+        return names
+
+
+@click.command()
+@click.option(
+    "-m",
+    "--model",
+    "models",
+    type=_Named(),
+    multiple=True,
+    metavar="[LABEL=]SOURCE",
+    help="Embedder: folder, embedded/NAME or hub name. Repeatable, to compare.",
+)
+@click.option(
+    "-r",
+    "--reranker",
+    "rerankers",
+    type=_Named(),
+    multiple=True,
+    metavar="[LABEL=]SOURCE",
+    help="Second stage over each embedder's best documents. Repeatable.",
+)
+@click.option(
+    "-d",
+    "--data",
+    type=_Named(),
+    multiple=True,
+    metavar="[NAME=]FOLDER",
+    help="corpus.jsonl, queries.jsonl and qrels/SPLIT.tsv. Repeatable.",
+)
+@click.option("--split", default="test", show_default=True, help="Which file in qrels/.")
+@click.option(
+    "--dimensions",
+    type=_Numbers(),
+    metavar="N,...",
+    help="Of vectors; otherwise 32 and its doubles up to the model's own.",
+)
+@click.option(
+    "--output-types",
+    type=_OutputTypes(),
+    default="FLOAT32,FLOAT16,INT8,BINARY",
+    show_default=True,
+    metavar="TYPE,...",
+    help="How vectors are stored; also BINARY+INT8.",
+)
+@click.option(
+    "--depth",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Documents a reranker orders anew for each query.",
+)
+@click.option("--max-queries", type=click.IntRange(min=1), help="A sample of so many a folder.")
+@click.option(
+    "--max-document-tokens",
+    type=click.IntRange(min=2),
+    default=8192,
+    show_default=True,
+    help="The end of longer documents is cut; the report counts them.",
+)
+@click.option("--instruction", help="Instead of the models' own.")
+@click.option(
+    "--ablate",
+    type=click.Choice(["instruction"]),
+    multiple=True,
+    help="Measure embedders without it too.",
+)
+@click.option(
+    "--baseline",
+    default=BM25,
+    show_default=True,
+    metavar="LABEL",
+    help="What others are compared with: bm25 or a model's label.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the bootstrap."
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16."
+)
+@click.option(
+    "--num-threads",
+    type=click.IntRange(min=1),
+    help="Of the CPU; otherwise every core. Fewer where other work keeps cores busy.",
+)
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the whole report here.",
+)
+@click.option(
+    "--plot",
+    "plot_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write quality against bytes per vector here, as PNG.",
+)
+def evaluate(**given: Any) -> None:
+    """Measure models on your data.
+
+    Retrieval by every model, dimension and output type, reranking over it, BM25 beside it, and 95 %
+    confidence by bootstrap for every value and difference.
+    """
+    models, rerankers = (_candidates(given[name]) for name in ("models", "rerankers"))
+    _check(given, models, rerankers)
+    settings = Settings(
+        given["dimensions"],
+        given["output_types"],
+        given["depth"],
+        given["max_document_tokens"],
+        ablate_instruction="instruction" in given["ablate"],
+        options=EngineOptions(given["device"], given["dtype"], given["num_threads"]),
+    )
+    if given["instruction"] is not None:
+        settings = replace(settings, instruction=given["instruction"])
+    datasets = _datasets(given["data"], given["split"], given["max_queries"])
+    results = run(datasets, (models, rerankers), settings, Watch(progress, note))
+    sources = {each.label: each.source for each in (*models, *rerankers)}
+    asked = Asked(settings, sources, given["baseline"], given["seed"])
+    made = report(asked, results, compare(results, asked.baseline, asked.seed))
+    if given["json_file"]:
+        given["json_file"].write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n")
+    print_report(made)
+    if given["plot_file"]:
+        plot(made, given["plot_file"])
+
+
+def _candidates(named: Sequence[tuple[str, str]]) -> tuple[Candidate, ...]:
+    return tuple(
+        Candidate(label or place.rstrip("/").rpartition("/")[2], place) for label, place in named
+    )
+
+
+def _check(
+    given: dict[str, Any], models: Sequence[Candidate], rerankers: Sequence[Candidate]
+) -> None:
+    if not given["data"]:
+        raise click.UsageError("Name data with --data FOLDER.")
+    if not models and not rerankers:
+        raise click.UsageError("Name a model with --model SOURCE, or --reranker SOURCE.")
+    labels = [each.label for each in (*models, *rerankers)]
+    for label in labels:
+        if labels.count(label) > 1 or label == BM25:
+            raise click.UsageError(
+                f"Two systems are called {label!r}. Name them apart: --model LABEL=SOURCE."
+            )
+    if given["baseline"] not in (BM25, *(each.label for each in models)):
+        known = ", ".join((BM25, *(each.label for each in models)))
+        raise click.UsageError(f"--baseline is {given['baseline']!r}; choose from {known}.")
+
+
+def _datasets(
+    named: Sequence[tuple[str, str]], split: str, max_queries: int | None
+) -> tuple[RetrievalDataset, ...]:
+    datasets: list[RetrievalDataset] = []
+    for label, folder in named:
+        dataset = read_dataset(Path(folder), split, max_queries)
+        dataset = replace(dataset, name=label or dataset.name)
+        if dataset.name == MEAN or any(dataset.name == each.name for each in datasets):
+            raise click.UsageError(
+                f"The name {dataset.name!r} of data is taken. Name them apart: --data NAME=FOLDER."
+            )
+        datasets.append(dataset)
+    return tuple(datasets)

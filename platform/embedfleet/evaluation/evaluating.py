@@ -1,0 +1,214 @@
+"""One pass over models and data: the baseline, every embedder, then every reranker.
+
+Each model is loaded once. A corpus is embedded once, at the native dimension; other dimensions and
+element types come from these vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from embedfleet.catalog import DEFAULT_INSTRUCTION
+from embedfleet.engine import EngineOptions, LocalEmbedder, load_embedder, load_reranker
+from embedfleet.evaluation.beir import RetrievalDataset
+from embedfleet.evaluation.encoding import (
+    Encoded,
+    Progress,
+    SecondStage,
+    embed_documents,
+    embed_queries,
+    rerank,
+)
+from embedfleet.evaluation.lexical import BM25, Lexical
+from embedfleet.evaluation.measures import DEPTH
+from embedfleet.evaluation.ranking import Ranking
+from embedfleet.evaluation.results import Cost, Kind, Results, System
+from embedfleet.evaluation.variants import Index, Variant, variants_of
+
+__all__ = ["DEFAULT_MAX_DOCUMENT_TOKENS", "Candidate", "Settings", "Watch", "evaluate"]
+
+DEFAULT_MAX_DOCUMENT_TOKENS: Final = 8192
+"""What the published models' own examples read of a text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model to evaluate: how reports call it, and where it is."""
+
+    label: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is measured, and how models run.
+
+    Attributes:
+        dimensions: None means 32 and its doubles up to each model's native one.
+        output_types: How vectors are stored; the native dimension in FLOAT32 always counts too.
+        depth: Documents that a reranker orders anew for each query.
+        max_document_tokens: The end of longer documents is cut.
+        instruction: Of queries, for embedders and rerankers.
+        ablate_instruction: Measure embedders without instruction too.
+    """
+
+    dimensions: tuple[int, ...] | None = None
+    output_types: tuple[str, ...] = ("FLOAT32", "FLOAT16", "INT8", "BINARY")
+    depth: int = 100
+    max_document_tokens: int = DEFAULT_MAX_DOCUMENT_TOKENS
+    instruction: str = DEFAULT_INSTRUCTION
+    ablate_instruction: bool = False
+    options: EngineOptions = field(default_factory=EngineOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who is told what goes on: a progress bar, and a line for each finished piece."""
+
+    progress: Progress
+    note: Callable[[str], None]
+
+
+class _Evaluation:
+    def __init__(
+        self, datasets: tuple[RetrievalDataset, ...], settings: Settings, watch: Watch
+    ) -> None:
+        self.results = Results(datasets)
+        self._settings = settings
+        self._watch = watch
+        self._k = max(DEPTH, settings.depth)
+        self._own = {dataset.name: dataset.own_documents() for dataset in datasets}
+        # By dataset, then system: what second stages go through.
+        self._first: dict[str, dict[str, Ranking]] = {each.name: {} for each in datasets}
+
+    def baseline(self) -> None:
+        for dataset in self.results.datasets:
+            own = self._own[dataset.name]
+            found = Lexical.search(dataset.documents, dataset.queries, self._k, own)
+            count = len(dataset.documents)
+            cost = Cost(count, count / found.documents_per_second)
+            self._add(dataset, System(BM25, Kind.BM25, BM25), found.ranking, cost)
+
+    def embedder(self, candidate: Candidate) -> None:
+        with load_embedder(candidate.source, options=self._settings.options) as embedder:
+            native = embedder.engine.info.native_dimension
+            variants = variants_of(native, self._settings.dimensions, self._settings.output_types)
+            for dataset in self.results.datasets:
+                documents = self._documents(embedder, candidate, dataset)
+                queries = embed_queries(embedder, dataset.queries, self._settings.instruction)
+                for variant in variants:
+                    system = _system(candidate.label, variant, variants[0])
+                    self._search(dataset, system, documents, queries)
+                if self._settings.ablate_instruction:
+                    bare = embed_queries(embedder, dataset.queries, None)
+                    system = _system(candidate.label, variants[0], variants[0], instruction=False)
+                    self._search(dataset, system, documents, bare)
+
+    def reranker(self, candidate: Candidate) -> None:
+        settings = self._settings
+        stage = SecondStage(settings.depth, settings.instruction, settings.max_document_tokens)
+        with load_reranker(candidate.source, options=settings.options) as reranker:
+            for dataset in self.results.datasets:
+                for first, ranking in self._first[dataset.name].items():
+                    system = System(
+                        f"{first} > {candidate.label}",
+                        Kind.RERANKER,
+                        candidate.label,
+                        first_stage=first,
+                    )
+                    what = f"{system.name} on {dataset.name}"
+                    texts = (dataset.queries, dataset.documents)
+                    with self._watch.progress(what, len(dataset.queries)) as advance:
+                        found = rerank(reranker, texts, ranking, stage, advance)
+                    cost = Cost(found.num_pairs, found.seconds, num_truncated=found.num_truncated)
+                    self._add(dataset, system, found.ranking, cost)
+
+    def _documents(
+        self, embedder: LocalEmbedder, candidate: Candidate, dataset: RetrievalDataset
+    ) -> Encoded:
+        what = f"{candidate.label} on {dataset.name}"
+        with self._watch.progress(what, len(dataset.documents)) as advance:
+            return embed_documents(
+                embedder, dataset.documents, self._settings.max_document_tokens, advance
+            )
+
+    def _search(
+        self, dataset: RetrievalDataset, system: System, documents: Encoded, queries: Encoded
+    ) -> None:
+        variant = Variant(system.dimension or 0, system.output_type)
+        index = Index.build(documents.vectors, variant)
+        ranking = index.search(queries.vectors, self._k, self._own[dataset.name])
+        cost = Cost(
+            len(dataset.documents),
+            documents.seconds,
+            documents.num_tokens,
+            documents.num_truncated,
+        )
+        self._add(dataset, replace(system, bytes_per_vector=index.bytes_per_vector), ranking, cost)
+
+    def _add(self, dataset: RetrievalDataset, system: System, ranking: Ranking, cost: Cost) -> None:
+        self.results.add(dataset, system, ranking, cost)
+        if system.variant_of:
+            return
+        if system.kind is not Kind.RERANKER:
+            self._first[dataset.name][system.name] = ranking
+        what = "pairs" if system.kind is Kind.RERANKER else "documents"
+        value = self.results.values[dataset.name, system.name][:, 0].mean()
+        self._watch.note(
+            f"{system.name} on {dataset.name}: nDCG@10 {100 * value:.1f}, {cost.count:,} {what} "
+            f"in {cost.seconds:.1f} s"
+        )
+
+    def drop_baseline_as_first_stage(self) -> None:
+        for rankings in self._first.values():
+            rankings.pop(BM25)
+
+
+def evaluate(
+    datasets: tuple[RetrievalDataset, ...],
+    models: tuple[tuple[Candidate, ...], tuple[Candidate, ...]],
+    settings: Settings,
+    watch: Watch,
+) -> Results:
+    """Measure BM25, embedders, and rerankers over each embedder's documents.
+
+    Args:
+        datasets: Names differ.
+        models: Embedders and rerankers; labels differ. Without embedders, rerankers go through
+            what BM25 found.
+        settings: What is measured.
+        watch: Who is told.
+
+    Raises:
+        EmbedfleetError: A model cannot be loaded, or a dimension is none of a model's.
+    """
+    embedders, rerankers = models
+    running = _Evaluation(datasets, settings, watch)
+    running.baseline()
+    if embedders:
+        running.drop_baseline_as_first_stage()
+    for candidate in embedders:
+        running.embedder(candidate)
+    for candidate in rerankers:
+        running.reranker(candidate)
+    return running.results
+
+
+def _system(label: str, variant: Variant, full: Variant, instruction: bool = True) -> System:
+    name = label
+    if variant != full:
+        kind = "" if variant.output_type == full.output_type else f" {variant.output_type}"
+        name = f"{label}@{variant.dimension}{kind}"
+    if not instruction:
+        name = f"{label} without instruction"
+    return System(
+        name,
+        Kind.EMBEDDER,
+        label,
+        variant.dimension,
+        variant.output_type,
+        instruction=instruction,
+        variant_of=label if name != label else "",
+    )
