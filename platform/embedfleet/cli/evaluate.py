@@ -13,13 +13,14 @@ import click
 from embedfleet.cli.evaluation_tables import print_report
 from embedfleet.cli.output import note, progress
 from embedfleet.engine import EngineOptions
-from embedfleet.evaluation.beir import RetrievalDataset, read_dataset
+from embedfleet.evaluation.beir import read_dataset
 from embedfleet.evaluation.comparing import MEAN, compare
-from embedfleet.evaluation.evaluating import Candidate, Settings, Watch
+from embedfleet.evaluation.evaluating import Candidate, Data, Settings, Watch
 from embedfleet.evaluation.evaluating import evaluate as run
 from embedfleet.evaluation.lexical import BM25
 from embedfleet.evaluation.plotting import plot
 from embedfleet.evaluation.report import Asked, report
+from embedfleet.evaluation.similarity import read_pairs
 from embedfleet.evaluation.variants import OUTPUT_TYPES
 
 __all__ = ["evaluate"]
@@ -104,6 +105,13 @@ class _OutputTypes(click.ParamType[tuple[str, ...]]):
     multiple=True,
     metavar="[NAME=]FOLDER",
     help="corpus.jsonl, queries.jsonl and qrels/SPLIT.tsv. Repeatable.",
+)
+@click.option(
+    "--similarity",
+    type=_Named(),
+    multiple=True,
+    metavar="[NAME=]FILE",
+    help="Pairs text_a, text_b, score as .tsv or .jsonl. Repeatable.",
 )
 @click.option("--split", default="test", show_default=True, help="Which file in qrels/.")
 @click.option(
@@ -191,8 +199,8 @@ def evaluate(**given: Any) -> None:
     )
     if given["instruction"] is not None:
         settings = replace(settings, instruction=given["instruction"])
-    datasets = _datasets(given["data"], given["split"], given["max_queries"])
-    results = run(datasets, (models, rerankers), settings, Watch(progress, note))
+    data = _data(given)
+    results = run(data, (models, rerankers), settings, Watch(progress, note))
     sources = {each.label: each.source for each in (*models, *rerankers)}
     asked = Asked(settings, sources, given["baseline"], given["seed"])
     made = report(asked, results, compare(results, asked.baseline, asked.seed))
@@ -212,8 +220,8 @@ def _candidates(named: Sequence[tuple[str, str]]) -> tuple[Candidate, ...]:
 def _check(
     given: dict[str, Any], models: Sequence[Candidate], rerankers: Sequence[Candidate]
 ) -> None:
-    if not given["data"]:
-        raise click.UsageError("Name data with --data FOLDER.")
+    if not given["data"] and not given["similarity"]:
+        raise click.UsageError("Name data with --data FOLDER, or --similarity FILE.")
     if not models and not rerankers:
         raise click.UsageError("Name a model with --model SOURCE, or --reranker SOURCE.")
     labels = [each.label for each in (*models, *rerankers)]
@@ -227,16 +235,19 @@ def _check(
         raise click.UsageError(f"--baseline is {given['baseline']!r}; choose from {known}.")
 
 
-def _datasets(
-    named: Sequence[tuple[str, str]], split: str, max_queries: int | None
-) -> tuple[RetrievalDataset, ...]:
-    datasets: list[RetrievalDataset] = []
-    for label, folder in named:
-        dataset = read_dataset(Path(folder), split, max_queries)
-        dataset = replace(dataset, name=label or dataset.name)
-        if dataset.name == MEAN or any(dataset.name == each.name for each in datasets):
+def _data(given: dict[str, Any]) -> Data:
+    datasets = []
+    for label, folder in given["data"]:
+        dataset = read_dataset(Path(folder), given["split"], given["max_queries"])
+        datasets.append(replace(dataset, name=label or dataset.name))
+    pairs = []
+    for label, file in given["similarity"]:
+        read = read_pairs(Path(file))
+        pairs.append(replace(read, name=label or read.name))
+    names = [*(each.name for each in datasets), *(each.name for each in pairs)]
+    for name in names:
+        if names.count(name) > 1 or name == MEAN:
             raise click.UsageError(
-                f"The name {dataset.name!r} of data is taken. Name them apart: --data NAME=FOLDER."
+                f"The name {name!r} of data is taken. Name it apart: --data NAME=FOLDER."
             )
-        datasets.append(dataset)
-    return tuple(datasets)
+    return Data(tuple(datasets), tuple(pairs))

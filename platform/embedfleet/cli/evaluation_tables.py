@@ -10,23 +10,34 @@ import click
 from embedfleet.cli.output import print_table
 from embedfleet.evaluation.comparing import MEAN
 from embedfleet.evaluation.measures import MEASURES, PRIMARY
+from embedfleet.evaluation.similarity import SPEARMAN
 
 __all__ = ["print_report"]
 
 Record = Mapping[str, Any]
-_TITLES = {"ndcg@10": "nDCG@10", "mrr@10": "MRR@10", "recall@10": "R@10", "recall@100": "R@100"}
+_TITLES = {
+    "ndcg@10": "nDCG@10",
+    "mrr@10": "MRR@10",
+    "recall@10": "R@10",
+    "recall@100": "R@100",
+    SPEARMAN: "Spearman",
+}
 
 
 def print_report(report: Record) -> None:
     """Print the tables, values in points of a hundred."""
     datasets = [each["name"] for each in report["datasets"]]
-    if report["systems"]:
+    searched = [each for each in report["systems"] if datasets and datasets[0] in each["quality"]]
+    if searched:
         several = len(datasets) > 1
-        _systems(report["systems"], MEAN if several else datasets[0])
+        _systems(searched, MEAN if several else datasets[0])
         if several:
-            _by_dataset(report["systems"], [*datasets, MEAN])
+            _by_dataset(searched, [*datasets, MEAN])
         _differences(report["differences"], [*datasets, MEAN] if several else datasets)
-        _notes(report)
+    for each in report["pairs"]:
+        _similarity(report["systems"], each)
+        _differences(report["differences"], [each["name"]], SPEARMAN)
+    _notes(report)
 
 
 def _systems(systems: Sequence[Record], dataset: str) -> None:
@@ -69,12 +80,32 @@ def _by_dataset(systems: Sequence[Record], datasets: Sequence[str]) -> None:
     print_table(["SYSTEM", *(f"{name}#" for name in datasets)], rows)
 
 
-def _differences(differences: Sequence[Record], datasets: Sequence[str]) -> None:
-    _title("Differences in nDCG@10, paired bootstrap over queries")
+def _similarity(systems: Sequence[Record], pairs: Record) -> None:
+    _title(f"Similarity on {pairs['name']}: Spearman of cosines, {pairs['numPairs']:,} pairs")
+    rows = [
+        [
+            each["name"],
+            str(each["dimension"]),
+            each["outputType"],
+            f"{each['bytesPerVector']:,}",
+            _value(each["quality"][pairs["name"]][SPEARMAN]),
+        ]
+        for each in systems
+        if pairs["name"] in each["quality"]
+    ]
+    print_table(["SYSTEM", "DIM#", "TYPE", "BYTES#", "SPEARMAN#"], rows)
+
+
+def _differences(
+    differences: Sequence[Record], datasets: Sequence[str], measure: str = PRIMARY
+) -> None:
     texts: dict[tuple[str, str], dict[str, str]] = {}
     for each in differences:
-        if each["measure"] == PRIMARY:
+        if each["measure"] == measure and each["dataset"] in datasets:
             texts.setdefault((each["system"], each["against"]), {})[each["dataset"]] = each["text"]
+    if not texts:
+        return
+    _title(f"Differences in {_TITLES[measure]}, paired bootstrap")
     last = datasets[-1]
     print_table(
         ["SYSTEM", "AGAINST", last.upper() if last == MEAN else last, *datasets[:-1]],

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from embedfleet.evaluation.bootstrap import NUM_RESAMPLES, Interval, interval, resampled_means
 from embedfleet.evaluation.measures import MEASURES
 from embedfleet.evaluation.results import Kind, Results
+from embedfleet.evaluation.similarity import SPEARMAN, Pairs, resampled_spearman, spearman
 
 __all__ = ["MEAN", "Compared", "Difference", "compare", "pairs", "sentence"]
 
@@ -22,6 +23,10 @@ MEAN: Final = "mean"
 """Stands for the mean over all datasets where a dataset is named."""
 
 _POINTS: Final = 100
+
+Values = npt.NDArray[np.float64]
+Draws = dict[tuple[str, str], tuple[float, Values]]
+"""By system and measure: what was measured, and that of every resample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,29 +64,26 @@ def compare(
         seed: Of the draws.
         num_resamples: Draws a dataset.
     """
-    draws = {
-        dataset.name: _draws(results, dataset.name, (seed, at), num_resamples)
+    drawn = {
+        dataset.name: _retrieval(results, dataset.name, (seed, at), num_resamples)
         for at, dataset in enumerate(results.datasets)
     }
-    if len(draws) > 1:
-        # Each dataset was drawn by itself, so that its share in the mean does not vary.
-        drawn = list(draws.values())
-        means = np.mean([mean for mean, _ in drawn], axis=0)
-        draws[MEAN] = (means, np.mean([resampled for _, resampled in drawn], axis=0))
-    columns = {
-        (name, measure): at * len(MEASURES) + place
-        for at, name in enumerate(results.systems)
-        for place, measure in enumerate(MEASURES)
+    if len(drawn) > 1:
+        drawn[MEAN] = _mean(list(drawn.values()))
+    for at, texts in enumerate(results.pairs, len(results.datasets)):
+        drawn[texts.name] = _similarity(results, texts, (seed, at), num_resamples)
+    values = {
+        (name, data, measure): interval(*draws[name, measure])
+        for data, draws in drawn.items()
+        for name, measure in draws
     }
-    values, differences = {}, []
-    for dataset, (mean, resampled) in draws.items():
-        for (name, measure), at in columns.items():
-            values[name, dataset, measure] = interval(mean[at], resampled[:, at])
-        for one, other in pairs(results, baseline):
-            for measure in MEASURES:
-                left, right = columns[one, measure], columns[other, measure]
-                apart = interval(mean[left] - mean[right], resampled[:, left] - resampled[:, right])
-                differences.append(Difference(one, other, dataset, measure, apart))
+    differences = [
+        Difference(one, other, data, measure, _apart(draws[one, measure], draws[other, measure]))
+        for data, draws in drawn.items()
+        for one, other in pairs(results, baseline)
+        for measure in (*MEASURES, SPEARMAN)
+        if (one, measure) in draws and (other, measure) in draws
+    ]
     return Compared(values, tuple(differences))
 
 
@@ -122,9 +124,38 @@ def sentence(difference: Interval) -> str:
     return f"{_POINTS * difference.value:+.1f} points ({bounds})"
 
 
-def _draws(
-    results: Results, dataset: str, seed: tuple[int, ...], num_resamples: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Give means and resampled means; columns are systems, then measures."""
-    values = np.concatenate([results.values[dataset, name] for name in results.systems], axis=1)
-    return values.mean(axis=0), resampled_means(values, seed, num_resamples)
+def _retrieval(results: Results, dataset: str, seed: tuple[int, ...], num_resamples: int) -> Draws:
+    names = [name for name in results.systems if (dataset, name) in results.values]
+    values = np.concatenate([results.values[dataset, name] for name in names], axis=1)
+    columns = [(name, measure) for name in names for measure in MEASURES]
+    resampled = resampled_means(values, seed, num_resamples)
+    return {
+        column: (float(mean), resampled[:, at])
+        for at, (column, mean) in enumerate(zip(columns, values.mean(axis=0), strict=True))
+    }
+
+
+def _mean(parts: list[Draws]) -> Draws:
+    """Average datasets: each was drawn by itself, so that its share in the mean does not vary."""
+    return {
+        column: (
+            float(np.mean([draws[column][0] for draws in parts])),
+            np.mean([draws[column][1] for draws in parts], axis=0),
+        )
+        for column in parts[0]
+    }
+
+
+def _similarity(results: Results, texts: Pairs, seed: tuple[int, ...], num_resamples: int) -> Draws:
+    return {
+        (name, SPEARMAN): (
+            spearman(found, texts.scores),
+            resampled_spearman(found, texts.scores, seed, num_resamples),
+        )
+        for (pairs_name, name), found in results.cosines.items()
+        if pairs_name == texts.name
+    }
+
+
+def _apart(one: tuple[float, Values], other: tuple[float, Values]) -> Interval:
+    return interval(one[0] - other[0], one[1] - other[1])

@@ -6,7 +6,7 @@ element types come from these vectors.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -21,13 +21,15 @@ from embedfleet.evaluation.encoding import (
     embed_queries,
     rerank,
 )
+from embedfleet.evaluation.instructions import SIMILARITY_INSTRUCTION
 from embedfleet.evaluation.lexical import BM25, Lexical
 from embedfleet.evaluation.measures import DEPTH
 from embedfleet.evaluation.ranking import Ranking
 from embedfleet.evaluation.results import Cost, Kind, Results, System
-from embedfleet.evaluation.variants import Index, Variant, variants_of
+from embedfleet.evaluation.similarity import Pairs, cosines, spearman
+from embedfleet.evaluation.variants import Index, Variant, stored, variants_of
 
-__all__ = ["DEFAULT_MAX_DOCUMENT_TOKENS", "Candidate", "Settings", "Watch", "evaluate"]
+__all__ = ["DEFAULT_MAX_DOCUMENT_TOKENS", "Candidate", "Data", "Settings", "Watch", "evaluate"]
 
 DEFAULT_MAX_DOCUMENT_TOKENS: Final = 8192
 """What the published models' own examples read of a text."""
@@ -39,6 +41,14 @@ class Candidate:
 
     label: str
     source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What models are measured on; names of datasets and pairs differ."""
+
+    datasets: tuple[RetrievalDataset, ...] = ()
+    pairs: tuple[Pairs, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +82,12 @@ class Watch:
 
 
 class _Evaluation:
-    def __init__(
-        self, datasets: tuple[RetrievalDataset, ...], settings: Settings, watch: Watch
-    ) -> None:
-        self.results = Results(datasets)
+    def __init__(self, data: Data, settings: Settings, watch: Watch, first_stages: Kind) -> None:
+        datasets = data.datasets
+        self.results = Results(datasets, data.pairs)
         self._settings = settings
         self._watch = watch
+        self._first_stages = first_stages
         self._k = max(DEPTH, settings.depth)
         self._own = {dataset.name: dataset.own_documents() for dataset in datasets}
         # By dataset, then system: what second stages go through.
@@ -105,6 +115,8 @@ class _Evaluation:
                     bare = embed_queries(embedder, dataset.queries, None)
                     system = _system(candidate.label, variants[0], variants[0], instruction=False)
                     self._search(dataset, system, documents, bare)
+            for pairs in self.results.pairs:
+                self._similarity(embedder, candidate, pairs, variants)
 
     def reranker(self, candidate: Candidate) -> None:
         settings = self._settings
@@ -148,11 +160,32 @@ class _Evaluation:
         )
         self._add(dataset, replace(system, bytes_per_vector=index.bytes_per_vector), ranking, cost)
 
+    def _similarity(
+        self,
+        embedder: LocalEmbedder,
+        candidate: Candidate,
+        pairs: Pairs,
+        variants: Sequence[Variant],
+    ) -> None:
+        """Measure pairs with the instruction that the models were evaluated with."""
+        left, right = (
+            embed_queries(embedder, texts, SIMILARITY_INSTRUCTION).vectors
+            for texts in (pairs.left, pairs.right)
+        )
+        for variant in variants:
+            one, num_bytes = stored(left, variant)
+            other, _ = stored(right, variant)
+            system = _system(candidate.label, variant, variants[0])
+            system = replace(system, bytes_per_vector=num_bytes)
+            self.results.add_cosines(pairs, system, cosines(one, other))
+        found = spearman(self.results.cosines[pairs.name, candidate.label], pairs.scores)
+        self._watch.note(f"{candidate.label} on {pairs.name}: Spearman {100 * found:.1f}")
+
     def _add(self, dataset: RetrievalDataset, system: System, ranking: Ranking, cost: Cost) -> None:
         self.results.add(dataset, system, ranking, cost)
         if system.variant_of:
             return
-        if system.kind is not Kind.RERANKER:
+        if system.kind is self._first_stages:
             self._first[dataset.name][system.name] = ranking
         what = "pairs" if system.kind is Kind.RERANKER else "documents"
         value = self.results.values[dataset.name, system.name][:, 0].mean()
@@ -161,13 +194,9 @@ class _Evaluation:
             f"in {cost.seconds:.1f} s"
         )
 
-    def drop_baseline_as_first_stage(self) -> None:
-        for rankings in self._first.values():
-            rankings.pop(BM25)
-
 
 def evaluate(
-    datasets: tuple[RetrievalDataset, ...],
+    data: Data,
     models: tuple[tuple[Candidate, ...], tuple[Candidate, ...]],
     settings: Settings,
     watch: Watch,
@@ -175,7 +204,7 @@ def evaluate(
     """Measure BM25, embedders, and rerankers over each embedder's documents.
 
     Args:
-        datasets: Names differ.
+        data: Datasets, pairs of texts for embedders, or both.
         models: Embedders and rerankers; labels differ. Without embedders, rerankers go through
             what BM25 found.
         settings: What is measured.
@@ -185,10 +214,8 @@ def evaluate(
         EmbedfleetError: A model cannot be loaded, or a dimension is none of a model's.
     """
     embedders, rerankers = models
-    running = _Evaluation(datasets, settings, watch)
+    running = _Evaluation(data, settings, watch, Kind.EMBEDDER if embedders else Kind.BM25)
     running.baseline()
-    if embedders:
-        running.drop_baseline_as_first_stage()
     for candidate in embedders:
         running.embedder(candidate)
     for candidate in rerankers:

@@ -96,7 +96,7 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
         ) from error
     except OSError as error:
         raise InvalidRequest(
-            f"{file} cannot be read: {error.strerror}. Check the folder: it needs corpus.jsonl, "
-            "queries.jsonl and qrels/SPLIT.tsv.",
+            f"{file} cannot be read: {error.strerror}. Data is a folder with corpus.jsonl, "
+            "queries.jsonl and qrels/SPLIT.tsv, or a file of pairs.",
             field="data",
         ) from error

@@ -8,9 +8,11 @@
     systems[]      name, kind (bm25, embedder, reranker), model, source, and where they apply
                    dimension, outputType, bytesPerVector, instruction, firstStage, variantOf;
                    documentsPerSecond or pairsPerSecond, tokensPerSecond, numTruncated;
-                   quality: by dataset name, and "mean" of several: by measure: value, low, high
-    differences[]  system, against, dataset (or "mean"), measure, value, low, high, shown, text
-    similarity[]   model, dataset, numPairs, measure ("spearman"), value, low, high
+                   quality: by name of dataset or pairs, and "mean" of several datasets: by measure:
+                   value, low, high
+    differences[]  system, against, dataset (or pairs, or "mean"), measure, value, low, high, shown,
+                   text
+    pairs[]        name, numPairs: files of scored pairs, measured by "spearman"
 
 Values are fractions of one, with bounds of 95 % confidence. `shown` is false where the bounds of a
 difference include zero.
@@ -18,13 +20,13 @@ difference include zero.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from embedfleet.evaluation.bootstrap import CONFIDENCE, NUM_RESAMPLES, Interval
-from embedfleet.evaluation.comparing import MEAN, Compared, sentence
+from embedfleet.evaluation.comparing import Compared, sentence
 from embedfleet.evaluation.evaluating import Settings
 from embedfleet.evaluation.lexical import BM25, describe
 from embedfleet.evaluation.measures import MEASURES
@@ -55,18 +57,14 @@ class Asked:
     seed: int = 0
 
 
-def report(
-    asked: Asked,
-    results: Results,
-    compared: Compared,
-    similarity: Sequence[Mapping[str, object]] = (),
-) -> dict[str, Any]:
+def report(asked: Asked, results: Results, compared: Compared) -> dict[str, Any]:
     """Build the report, ready for JSON."""
     return {
         "format": FORMAT,
         "createdAt": datetime.now(UTC).isoformat(timespec="seconds"),
         "settings": _settings(asked),
         "datasets": _datasets(results),
+        "pairs": [{"name": each.name, "numPairs": len(each.scores)} for each in results.pairs],
         "systems": [
             _system(each, asked.sources, results, compared) for each in results.systems.values()
         ],
@@ -82,7 +80,6 @@ def report(
             }
             for each in compared.differences
         ],
-        "similarity": [dict(each) for each in similarity],
     }
 
 
@@ -139,13 +136,10 @@ def _system(
         "tokensPerSecond": tokens,
         "numTruncated": None if system.kind is Kind.BM25 else cost.num_truncated,
     }
-    names = [each.name for each in results.datasets]
-    quality = {
-        dataset: {
-            measure: _bounds(compared.values[system.name, dataset, measure]) for measure in MEASURES
-        }
-        for dataset in ([*names, MEAN] if len(names) > 1 else names)
-    }
+    quality: dict[str, dict[str, object]] = {}
+    for (name, data, measure), found in compared.values.items():
+        if name == system.name:
+            quality.setdefault(data, {})[measure] = _bounds(found)
     return {**{key: value for key, value in facts.items() if value is not None}, "quality": quality}
 
 

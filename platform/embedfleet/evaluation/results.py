@@ -12,6 +12,7 @@ import numpy.typing as npt
 from embedfleet.evaluation.beir import RetrievalDataset
 from embedfleet.evaluation.measures import measure
 from embedfleet.evaluation.ranking import Ranking
+from embedfleet.evaluation.similarity import Pairs
 
 __all__ = ["Cost", "Kind", "Results", "System"]
 
@@ -76,18 +77,26 @@ class Results:
         systems: In the order in which they were measured.
         values: By dataset and system name: (num_queries, num_measures).
         costs: By dataset and system name.
+        cosines: Of each pair of texts, by name of the pairs and system name.
     """
 
     datasets: tuple[RetrievalDataset, ...]
+    pairs: tuple[Pairs, ...] = ()
     systems: dict[str, System] = field(default_factory=dict)
     values: dict[tuple[str, str], npt.NDArray[np.float64]] = field(default_factory=dict)
     costs: dict[tuple[str, str], Cost] = field(default_factory=dict)
+    cosines: dict[tuple[str, str], npt.NDArray[np.float64]] = field(default_factory=dict)
 
     def add(self, dataset: RetrievalDataset, system: System, ranking: Ranking, cost: Cost) -> None:
         """Measure a ranking and keep what came out."""
         self.systems[system.name] = system
         self.values[dataset.name, system.name] = measure(dataset, ranking)
         self.costs[dataset.name, system.name] = cost
+
+    def add_cosines(self, pairs: Pairs, system: System, cosines: npt.NDArray[np.float64]) -> None:
+        """Keep a system's cosines of pairs."""
+        self.systems.setdefault(system.name, system)
+        self.cosines[pairs.name, system.name] = cosines
 
     def cost(self, system: str) -> Cost:
         """Add up a system's costs over all datasets."""

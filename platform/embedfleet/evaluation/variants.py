@@ -19,7 +19,7 @@ from embedfleet.evaluation.ranking import NOTHING, Places, Ranking, best, blocks
 from embedfleet.messages import Float32Array, OutputType
 from embedfleet.vectors import Finish, check_dimension, finish
 
-__all__ = ["OUTPUT_TYPES", "Index", "Variant", "dimensions_of", "variants_of"]
+__all__ = ["OUTPUT_TYPES", "Index", "Variant", "dimensions_of", "stored", "variants_of"]
 
 BINARY_INT8: Final = "BINARY+INT8"
 OUTPUT_TYPES: Final = ("FLOAT32", "FLOAT16", "INT8", "BINARY", BINARY_INT8)
@@ -58,15 +58,13 @@ class Index:
         Raises:
             InvalidRequest: The dimension is not one of the model's, or does not fill whole bytes.
         """
-        kind = variant.output_type
-        if not kind.startswith("BINARY"):
-            documents, num_bytes = _decoded(vectors, variant.dimension, OutputType(kind))
-            return cls(documents, None, num_bytes)
-        signs, num_bytes = _decoded(vectors, variant.dimension, OutputType.BINARY)
-        if kind != BINARY_INT8:
-            return cls(signs, signs, num_bytes)
-        documents, more_bytes = _decoded(vectors, variant.dimension, OutputType.INT8)
-        return cls(documents, signs, num_bytes + more_bytes)
+        documents, num_bytes = stored(vectors, variant)
+        if variant.output_type == OutputType.BINARY:
+            return cls(documents, documents, num_bytes)
+        if variant.output_type == BINARY_INT8:
+            signs, _ = _decoded(vectors, variant.dimension, OutputType.BINARY)
+            return cls(documents, signs, num_bytes)
+        return cls(documents, None, num_bytes)
 
     def search(self, queries: Float32Array, k: int, own: Sequence[int]) -> Ranking:
         """Find k documents for each query by comparing with all.
@@ -98,6 +96,20 @@ class Index:
         again = best(scores, k)
         places = np.take_along_axis(candidates, np.maximum(again.places, 0), axis=1)
         return Ranking(np.where(again.places == NOTHING, NOTHING, places), again.scores)
+
+
+def stored(vectors: Float32Array, variant: Variant) -> tuple[Float32Array, int]:
+    """Encode (N, native) vectors as a variant and decode them, and tell the bytes of one.
+
+    Of BINARY+INT8 it is the int8 components: where nothing is searched, bits select nothing.
+
+    Raises:
+        InvalidRequest: The dimension does not fill whole bytes.
+    """
+    if variant.output_type == BINARY_INT8:
+        documents, num_bytes = _decoded(vectors, variant.dimension, OutputType.INT8)
+        return documents, num_bytes + variant.dimension // 8
+    return _decoded(vectors, variant.dimension, OutputType(variant.output_type))
 
 
 def dimensions_of(native: int) -> tuple[int, ...]:
@@ -164,7 +176,8 @@ def _decoded(
                 decoded[rows] = np.frombuffer(data, np.int8).reshape(-1, dimension) * scales
                 num_bytes += _SCALE_BYTES
             case OutputType.BINARY:
-                packed = np.frombuffer(data, np.uint8).reshape(-1, dimension // 8) ^ 0x80
+                signed = np.frombuffer(data, np.uint8).reshape(-1, dimension // 8)
+                packed = np.bitwise_xor(signed, np.uint8(0x80))
                 decoded[rows] = np.unpackbits(packed, axis=1) * np.float32(2) - 1
             case _:
                 raise InvalidRequest(
