@@ -14,6 +14,7 @@
     │   ├── DigestMismatch          FAILED_PRECONDITION no    other files than were asked for
     │   └── SecretMissing           FAILED_PRECONDITION no    credentials that are named, not there
     ├── FetchInterrupted            UNAVAILABLE        yes    a source that breaks off
+    ├── EndpointFailed              FAILED_PRECONDITION no    a language model that does not answer
     ├── Unsupported                 UNIMPLEMENTED      no
     ├── Overloaded                  RESOURCE_EXHAUSTED yes    carries when to come back
     ├── TooLarge                    RESOURCE_EXHAUSTED no     the message is over a size limit
@@ -40,6 +41,7 @@ __all__ = [
     "DeadlineExceeded",
     "DigestMismatch",
     "EmbedfleetError",
+    "EndpointFailed",
     "EngineError",
     "FetchFailed",
     "FetchInterrupted",
@@ -219,6 +221,12 @@ class FetchInterrupted(EmbedfleetError):
 
     code = "UNAVAILABLE"
     retryable = True
+
+
+class EndpointFailed(EmbedfleetError):
+    """A language model's endpoint refuses or fails call after call; its answers so far are kept."""
+
+    code = "FAILED_PRECONDITION"
 
 
 class Unsupported(EmbedfleetError):

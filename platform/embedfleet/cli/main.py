@@ -43,6 +43,9 @@ COMMANDS = {
     "tokenize": Entry("embedfleet.cli.token_ids:tokenize", "Show the token ids a model computes."),
     "models": Entry("embedfleet.cli.models:models", "List the models of a fleet."),
     "evaluate": Entry("embedfleet.cli.evaluate:evaluate", "Measure models on your data."),
+    "synthesize": Entry(
+        "embedfleet.cli.synthesize:synthesize", "Write queries for passages with a language model."
+    ),
     "golden": Entry("embedfleet.cli.golden:golden", "Record golden outputs of a served model."),
     "doctor": Entry("embedfleet.cli.doctor:doctor", "Tell what was found on this machine."),
 }

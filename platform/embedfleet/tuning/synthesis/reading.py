@@ -1,0 +1,103 @@
+"""From a YAML file and what the command line changes in it to settings, or to every problem.
+
+Also the endpoint's key: settings name where it is, never what it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from embedfleet.errors import InvalidManifest, Problem, SecretMissing
+from embedfleet.resources.documents import Document, read_documents
+from embedfleet.resources.problems import judge
+from embedfleet.tuning.synthesis.endpoint_settings import EndpointSettings
+from embedfleet.tuning.synthesis.settings import SynthesisSettings
+
+__all__ = ["read_key", "read_settings"]
+
+
+def read_settings(path: Path | None, changes: Mapping[str, Any]) -> SynthesisSettings:
+    """Read settings, with changes laid over them.
+
+    Args:
+        path: YAML file of one document; None where the changes are all there is.
+        changes: Values by path in the file's spelling, such as `endpoint.baseUrl`.
+
+    Raises:
+        InvalidManifest: Every problem at once.
+        OSError: The file cannot be read.
+    """
+    document = Document("options", 1, {}) if path is None else _only_document(path)
+    content = document.content
+    if isinstance(content, dict):
+        for place, value in changes.items():
+            _set(content, place, value)
+    found = judge(SynthesisSettings, document)
+    if isinstance(found, tuple):
+        raise InvalidManifest.of(found)
+    return found
+
+
+def read_key(settings: EndpointSettings, environment: Mapping[str, str]) -> str | None:
+    """Read the endpoint's key from where the settings say; None where they name no place.
+
+    Raises:
+        SecretMissing: It is not there, is empty, or cannot stand in a header.
+    """
+    if settings.key_variable is not None:
+        where = f"endpoint.keyVariable is {settings.key_variable}, but that variable"
+        key = environment.get(settings.key_variable, "")
+    elif settings.key_file is not None:
+        where = f"endpoint.keyFile is {settings.key_file}, but that file"
+        try:
+            key = Path(settings.key_file).expanduser().read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SecretMissing(
+                f"{where} cannot be read: {error}. Write the key into it.", field="endpoint.keyFile"
+            ) from error
+    else:
+        return None
+    key = key.strip()
+    if not key:
+        raise SecretMissing(f"{where} is empty. Put the endpoint's key there.", field="endpoint")
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise SecretMissing(
+            f"{where} holds {len(key)} characters that are not one key: a key has no blanks, line "
+            "ends or other than ASCII characters. Put only the key there.",
+            field="endpoint",
+        )
+    return key
+
+
+def _only_document(path: Path) -> Document:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        problem = Problem(
+            str(path), 1, "", "", "file", "", f"is not UTF-8 at byte {error.start}", "Save it so."
+        )
+        raise InvalidManifest.of((problem,)) from error
+    documents = list(read_documents(str(path), text))
+    problems = tuple(each for each in documents if isinstance(each, Problem))
+    found = [each for each in documents if isinstance(each, Document)]
+    if not problems and len(found) != 1:
+        limit = f"has {len(found)} YAML documents; one is needed"
+        problems = (Problem(str(path), 1, "", "", "file", "", limit, "Put the settings into one."),)
+    if problems:
+        raise InvalidManifest.of(problems)
+    return found[0]
+
+
+def _set(content: dict[str, Any], place: str, value: object) -> None:
+    """Lay one value over what the file says; what stands in the way is left to be refused."""
+    *parents, name = place.split(".")
+    for parent in parents:
+        inner = content.get(parent)
+        if inner is None:
+            inner = content[parent] = {}
+        if not isinstance(inner, dict):
+            return
+        content = inner
+    content[name] = value
