@@ -41,6 +41,7 @@ COMMANDS = {
     "embed": Entry("embedfleet.cli.embed:embed", "Turn texts into vectors."),
     "rerank": Entry("embedfleet.cli.rerank:rerank", "Order documents by how they answer a query."),
     "tokenize": Entry("embedfleet.cli.token_ids:tokenize", "Show the token ids a model computes."),
+    "tune": Entry("embedfleet.cli.tune:tune", "Train an embedder or a reranker."),
     "models": Entry("embedfleet.cli.models:models", "List the models of a fleet."),
     "evaluate": Entry("embedfleet.cli.evaluate:evaluate", "Measure models on your data."),
     "synthesize": Entry(

@@ -1,0 +1,247 @@
+"""What a run leaves on disk: checkpoints that are whole or not there, and the finished model.
+
+Each is written beside its place, flushed to the disk and renamed, so that a kill or a full disk
+at any moment leaves the last good one. A checkpoint is a model that can be served or merged; what
+training needs to go on lies in it under `training/`, kept for the newest only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from embedfleet.checkpoint.config import CONFIG_FILE
+from embedfleet.checkpoint.shards import SINGLE_FILE
+from embedfleet.errors import CheckpointError, TrainingStopped
+
+__all__ = ["ModelFiles", "Restored", "Store"]
+
+_STEP: Final = re.compile(r"step-(\d{8})")
+_TRAINING: Final = "training"
+_STATE: Final = "state.safetensors"
+_PROGRESS: Final = "progress.json"
+_COPIED: Final = ("*.json", "*.jinja", "merges.txt", "vocab.json", "*_Pooling/config.json")
+_NOT_COPIED: Final = (CONFIG_FILE, "model.safetensors.index.json", "run.json")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """What a saved model is made of.
+
+    Attributes:
+        source: Folder of the checkpoint that training began from: tokenizer, configuration.
+        dtype: Of saved weights.
+        weights: Gives every tensor under its stored name.
+    """
+
+    source: Path
+    dtype: torch.dtype
+    weights: Callable[[], Iterable[tuple[str, Tensor]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """Where a run goes on.
+
+    Attributes:
+        step: Steps that are done.
+        state: Tensors of weights, optimizer and random numbers by name.
+        progress: What else was kept.
+    """
+
+    step: int
+    state: Mapping[str, Tensor]
+    progress: Mapping[str, Any]
+
+
+class Store:
+    """The checkpoints of one run.
+
+    Args:
+        folder: The run's own; made if it is not there.
+        keep: How many checkpoints stay.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder = folder
+        self.model_folder = folder / "model"
+        self._checkpoints = folder / "checkpoints"
+        self._keep = keep
+
+    def newest(self) -> Path | None:
+        """Return the newest whole checkpoint."""
+        found = self._all()
+        return found[-1] if found else None
+
+    def restore(self) -> Restored | None:
+        """Read where the newest checkpoint ended; None if there is none.
+
+        Raises:
+            CheckpointError: It is damaged.
+        """
+        folder = self.newest()
+        if folder is None:
+            return None
+        try:
+            progress = json.loads((folder / _TRAINING / _PROGRESS).read_bytes())
+            return Restored(int(progress["step"]), load_file(folder / _TRAINING / _STATE), progress)
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{folder} cannot be read ({error}), so the run cannot go on from it. Remove that "
+                "folder to go on from the one before, or choose another output.folder."
+            ) from error
+
+    def save(
+        self, step: int, model: ModelFiles, state: dict[str, Tensor], progress: Mapping[str, Any]
+    ) -> Path:
+        """Keep what was reached after a step, and drop what is older than is kept.
+
+        Raises:
+            TrainingStopped: It cannot be written; checkpoints before it are whole.
+        """
+        target = self._checkpoints / f"step-{step:08d}"
+
+        def write(folder: Path) -> None:
+            _write_model(folder, model)
+            (folder / _TRAINING).mkdir()
+            _save_tensors(folder / _TRAINING / _STATE, state)
+            text = json.dumps({**progress, "step": step}, indent=2)
+            (folder / _TRAINING / _PROGRESS).write_text(text + "\n")
+
+        self._put(target, write)
+        self._prune()
+        return target
+
+    def finish(self, model: ModelFiles, about: Mapping[str, Any]) -> Path:
+        """Write the finished model.
+
+        Raises:
+            TrainingStopped: It cannot be written; checkpoints are whole.
+        """
+
+        def write(folder: Path) -> None:
+            _write_model(folder, model)
+            (folder / "training.json").write_text(json.dumps(about, indent=2) + "\n")
+
+        self._put(self.model_folder, write)
+        return self.model_folder
+
+    def write_text(self, name: str, text: str) -> None:
+        """Replace a small file of the run as a whole."""
+        self._guarded(name, lambda: _replace_text(self.folder / name, text))
+
+    def clean(self) -> None:
+        """Remove what a killed run had begun to write."""
+        for parent in (self.folder, self._checkpoints):
+            for left in parent.glob(".*.partial"):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+    def _all(self) -> list[Path]:
+        if not self._checkpoints.is_dir():
+            return []
+        return sorted(each for each in self._checkpoints.iterdir() if _STEP.fullmatch(each.name))
+
+    def _prune(self) -> None:
+        *older, _ = self._all()
+        for folder in older[: max(0, len(older) + 1 - self._keep)]:
+            _remove(folder)
+        for folder in self._all()[:-1]:
+            if (folder / _TRAINING).is_dir():
+                _remove(folder / _TRAINING)
+
+    def _put(self, target: Path, write: Callable[[Path], None]) -> None:
+        """Fill a folder beside its place, flush it, and rename it into place."""
+        partial = target.parent / f".{target.name}.partial"
+
+        def act() -> None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if partial.exists():
+                shutil.rmtree(partial)
+            partial.mkdir()
+            write(partial)
+            for file in partial.rglob("*"):
+                _flush(file)
+            _flush(partial)
+            if target.exists():
+                _remove(target)
+            partial.rename(target)
+            _flush(target.parent)
+
+        self._guarded(str(target.relative_to(self.folder)), act, partial)
+
+    def _guarded(self, name: str, act: Callable[[], None], partial: Path | None = None) -> None:
+        try:
+            act()
+        except (OSError, SafetensorError) as error:
+            if partial is not None:
+                shutil.rmtree(partial, ignore_errors=True)
+            newest = self.newest()
+            kept = f"The last good checkpoint is {newest}" if newest else "No checkpoint is there"
+            raise TrainingStopped(
+                f"{self.folder / name} cannot be written: {error} "
+                f"({shutil.disk_usage(self.folder.parent).free:,} bytes are free). {kept}. Make "
+                "room, then run the same command to go on.",
+                field="output.folder",
+            ) from error
+
+
+def _write_model(folder: Path, model: ModelFiles) -> None:
+    """Write a folder in Hugging Face layout."""
+    for pattern in _COPIED:
+        for file in sorted(model.source.glob(pattern)):
+            if file.name in _NOT_COPIED and file.parent == model.source:
+                continue
+            copy = folder / file.relative_to(model.source)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, copy)
+    config = json.loads((model.source / CONFIG_FILE).read_bytes())
+    config.pop("torch_dtype", None)
+    config["architectures"] = ["Qwen3ForCausalLM"]
+    config["dtype"] = str(model.dtype).removeprefix("torch.")
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+    tensors = {
+        name: tensor.detach().to("cpu", model.dtype).contiguous()
+        for name, tensor in model.weights()
+    }
+    _save_tensors(folder / SINGLE_FILE, tensors)
+
+
+def _save_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
+    save_file(tensors, file, {"format": "pt"})
+
+
+def _replace_text(file: Path, text: str) -> None:
+    partial = file.with_name(f".{file.name}.partial")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial.write_text(text)
+    _flush(partial)
+    partial.rename(file)
+    _flush(file.parent)
+
+
+def _remove(folder: Path) -> None:
+    """Take a folder away at once, so that no half of it is ever found under its name."""
+    going = folder.with_name(f".{folder.name}.partial")
+    if going.exists():
+        shutil.rmtree(going)
+    folder.rename(going)
+    shutil.rmtree(going)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
