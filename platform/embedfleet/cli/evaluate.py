@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from embedfleet.cli.evaluation_options import Named, Numbers, OutputTypes
 from embedfleet.cli.evaluation_tables import print_report
 from embedfleet.cli.output import note, progress
 from embedfleet.engine import EngineOptions
@@ -18,65 +19,12 @@ from embedfleet.evaluation.comparing import MEAN, compare
 from embedfleet.evaluation.evaluating import Candidate, Data, Settings, Watch
 from embedfleet.evaluation.evaluating import evaluate as run
 from embedfleet.evaluation.lexical import BM25
+from embedfleet.evaluation.mteb_tasks import find_tasks, run_tasks
 from embedfleet.evaluation.plotting import plot
 from embedfleet.evaluation.report import Asked, report
 from embedfleet.evaluation.similarity import read_pairs
-from embedfleet.evaluation.variants import OUTPUT_TYPES
 
 __all__ = ["evaluate"]
-
-
-class _Named(click.ParamType[tuple[str, str]]):
-    """`NAME=PLACE`, or a place alone, which is its own name."""
-
-    name = "[name=]place"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, str]:
-        """Split at the first equals sign."""
-        if isinstance(value, tuple):
-            return value
-        label, equals, place = str(value).partition("=")
-        if equals and not (label and place):
-            self.fail(f"{value!r} must be LABEL=SOURCE or SOURCE.", param, ctx)
-        return (label, place) if equals else ("", str(value))
-
-
-class _Numbers(click.ParamType[tuple[int, ...]]):
-    """Whole numbers between commas."""
-
-    name = "numbers"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        """Read the numbers."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            return tuple(int(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} must be whole numbers between commas, such as 32,64.", param, ctx)
-
-
-class _OutputTypes(click.ParamType[tuple[str, ...]]):
-    """Output types between commas."""
-
-    name = "types"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, ...]:
-        """Check every name."""
-        if isinstance(value, tuple):
-            return value
-        names = tuple(part.strip().upper() for part in str(value).split(","))
-        for each in names:
-            if each not in OUTPUT_TYPES:
-                known = ", ".join(OUTPUT_TYPES)
-                self.fail(f"{each!r} is not evaluated; choose from {known}.", param, ctx)
-        return names
 
 
 @click.command()
@@ -84,7 +32,7 @@ class _OutputTypes(click.ParamType[tuple[str, ...]]):
     "-m",
     "--model",
     "models",
-    type=_Named(),
+    type=Named(),
     multiple=True,
     metavar="[LABEL=]SOURCE",
     help="Embedder: folder, embedded/NAME or hub name. Repeatable, to compare.",
@@ -93,7 +41,7 @@ class _OutputTypes(click.ParamType[tuple[str, ...]]):
     "-r",
     "--reranker",
     "rerankers",
-    type=_Named(),
+    type=Named(),
     multiple=True,
     metavar="[LABEL=]SOURCE",
     help="Second stage over each embedder's best documents. Repeatable.",
@@ -101,28 +49,34 @@ class _OutputTypes(click.ParamType[tuple[str, ...]]):
 @click.option(
     "-d",
     "--data",
-    type=_Named(),
+    type=Named(),
     multiple=True,
     metavar="[NAME=]FOLDER",
     help="corpus.jsonl, queries.jsonl and qrels/SPLIT.tsv. Repeatable.",
 )
 @click.option(
     "--similarity",
-    type=_Named(),
+    type=Named(),
     multiple=True,
     metavar="[NAME=]FILE",
     help="Pairs text_a, text_b, score as .tsv or .jsonl. Repeatable.",
 )
+@click.option(
+    "--mteb",
+    multiple=True,
+    metavar="TASK",
+    help="Task of mteb, by its own code and data. Repeatable.",
+)
 @click.option("--split", default="test", show_default=True, help="Which file in qrels/.")
 @click.option(
     "--dimensions",
-    type=_Numbers(),
+    type=Numbers(),
     metavar="N,...",
     help="Of vectors; otherwise 32 and its doubles up to the model's own.",
 )
 @click.option(
     "--output-types",
-    type=_OutputTypes(),
+    type=OutputTypes(),
     default="FLOAT32,FLOAT16,INT8,BINARY",
     show_default=True,
     metavar="TYPE,...",
@@ -199,11 +153,12 @@ def evaluate(**given: Any) -> None:
     )
     if given["instruction"] is not None:
         settings = replace(settings, instruction=given["instruction"])
-    data = _data(given)
+    data, tasks = _data(given), find_tasks(given["mteb"])
     results = run(data, (models, rerankers), settings, Watch(progress, note))
     sources = {each.label: each.source for each in (*models, *rerankers)}
     asked = Asked(settings, sources, given["baseline"], given["seed"])
-    made = report(asked, results, compare(results, asked.baseline, asked.seed))
+    compared = compare(results, asked.baseline, asked.seed)
+    made = report(asked, results, compared, run_tasks(tasks, models, settings))
     if given["json_file"]:
         given["json_file"].write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n")
     print_report(made)
@@ -220,10 +175,17 @@ def _candidates(named: Sequence[tuple[str, str]]) -> tuple[Candidate, ...]:
 def _check(
     given: dict[str, Any], models: Sequence[Candidate], rerankers: Sequence[Candidate]
 ) -> None:
-    if not given["data"] and not given["similarity"]:
-        raise click.UsageError("Name data with --data FOLDER, or --similarity FILE.")
+    if not any(given[name] for name in ("data", "similarity", "mteb")):
+        raise click.UsageError("Name data: --data FOLDER, --similarity FILE or --mteb TASK.")
+    if rerankers and not given["data"]:
+        raise click.UsageError("--reranker needs documents to order: name them with --data FOLDER.")
+    if given["plot_file"] and not (given["data"] and models):
+        raise click.UsageError("--plot shows retrieval: it needs --model and --data.")
     if not models and not rerankers:
         raise click.UsageError("Name a model with --model SOURCE, or --reranker SOURCE.")
+    for option, file in (("--json", given["json_file"]), ("--plot", given["plot_file"])):
+        if file and not file.absolute().parent.is_dir():
+            raise click.UsageError(f"{option} is {file}, but there is no folder {file.parent}.")
     labels = [each.label for each in (*models, *rerankers)]
     for label in labels:
         if labels.count(label) > 1 or label == BM25:

@@ -37,7 +37,24 @@ def print_report(report: Record) -> None:
     for each in report["pairs"]:
         _similarity(report["systems"], each)
         _differences(report["differences"], [each["name"]], SPEARMAN)
-    _notes(report)
+    if report["mteb"]:
+        _mteb(report["mteb"])
+    if report["systems"]:
+        _notes(report)
+
+
+def _mteb(records: Sequence[Record]) -> None:
+    _title("Tasks of mteb, main scores")
+    print_table(
+        ["SYSTEM", "TASK", "SPLIT", "SUBSET", "MEASURE", "SCORE#"],
+        [
+            [
+                *(each[field] for field in ("model", "task", "split", "subset", "measure")),
+                _points(each["value"]),
+            ]
+            for each in records
+        ],
+    )
 
 
 def _systems(systems: Sequence[Record], dataset: str) -> None:

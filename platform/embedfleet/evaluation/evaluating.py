@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from embedfleet.catalog import DEFAULT_INSTRUCTION
+from embedfleet.checkpoint import open_checkpoint, resolve
 from embedfleet.engine import EngineOptions, LocalEmbedder, load_embedder, load_reranker
 from embedfleet.evaluation.beir import RetrievalDataset
 from embedfleet.evaluation.encoding import (
@@ -28,6 +29,7 @@ from embedfleet.evaluation.ranking import Ranking
 from embedfleet.evaluation.results import Cost, Kind, Results, System
 from embedfleet.evaluation.similarity import Pairs, cosines, spearman
 from embedfleet.evaluation.variants import Index, Variant, stored, variants_of
+from embedfleet.messages import Role
 
 __all__ = ["DEFAULT_MAX_DOCUMENT_TOKENS", "Candidate", "Data", "Settings", "Watch", "evaluate"]
 
@@ -214,9 +216,15 @@ def evaluate(
         EmbedfleetError: A model cannot be loaded, or a dimension is none of a model's.
     """
     embedders, rerankers = models
+    # Everything that can be told beforehand, so that no hour of work ends in a wrong name.
+    for candidate in embedders:
+        checkpoint = open_checkpoint(resolve(candidate.source), Role.EMBEDDER)
+        variants_of(checkpoint.config.hidden_size, settings.dimensions, settings.output_types)
+    for candidate in rerankers:
+        open_checkpoint(resolve(candidate.source), Role.RERANKER)
     running = _Evaluation(data, settings, watch, Kind.EMBEDDER if embedders else Kind.BM25)
     running.baseline()
-    for candidate in embedders:
+    for candidate in embedders if data.datasets or data.pairs else ():
         running.embedder(candidate)
     for candidate in rerankers:
         running.reranker(candidate)

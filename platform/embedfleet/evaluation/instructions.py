@@ -33,11 +33,17 @@ INSTRUCTIONS: Final[Mapping[str, str]] = {
 """By mteb's name of a task's type."""
 
 
+_FIXED: Final = ("STS", "PairClassification", "BitextMining")
+
+
 def instruction_of(task_type: str, own: str | None = None) -> str:
     """Give the instruction for a type of task.
 
     Args:
         task_type: As mteb spells it.
-        own: The task's own instruction, which is closer to it than its type's.
+        own: The task's own instruction. It is closer to the task than its type's, except where
+            the published models were evaluated with one for all tasks of the type.
     """
-    return own or INSTRUCTIONS.get(task_type, DEFAULT_INSTRUCTION)
+    if own and task_type not in _FIXED:
+        return own
+    return INSTRUCTIONS.get(task_type, DEFAULT_INSTRUCTION)

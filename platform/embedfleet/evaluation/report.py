@@ -12,6 +12,7 @@
                    value, low, high
     differences[]  system, against, dataset (or pairs, or "mean"), measure, value, low, high, shown,
                    text
+    mteb[]         model, task, type, split, subset, measure, value: mteb's own scores, unbounded
     pairs[]        name, numPairs: files of scored pairs, measured by "spearman"
 
 Values are fractions of one, with bounds of 95 % confidence. `shown` is false where the bounds of a
@@ -20,7 +21,7 @@ difference include zero.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -57,8 +58,13 @@ class Asked:
     seed: int = 0
 
 
-def report(asked: Asked, results: Results, compared: Compared) -> dict[str, Any]:
-    """Build the report, ready for JSON."""
+def report(
+    asked: Asked,
+    results: Results,
+    compared: Compared,
+    mteb: Sequence[Mapping[str, object]] = (),
+) -> dict[str, Any]:
+    """Build the report, ready for JSON; `mteb` are records of its tasks as they stand there."""
     return {
         "format": FORMAT,
         "createdAt": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -68,6 +74,7 @@ def report(asked: Asked, results: Results, compared: Compared) -> dict[str, Any]
         "systems": [
             _system(each, asked.sources, results, compared) for each in results.systems.values()
         ],
+        "mteb": [dict(each) for each in mteb],
         "differences": [
             {
                 "system": each.system,
