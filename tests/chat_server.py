@@ -19,7 +19,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Response:
-    """What is sent back; `promised` bytes may be more than there are, `seconds` are waited first."""
+    """What is sent back after `seconds`; `promised` bytes may be more than there are."""
 
     body: bytes
     status: int = 200
@@ -57,7 +57,9 @@ class Received:
 def completion(content: Any, finish: str = "stop", usage: Any = (100, 10), **more: Any) -> Response:
     """Answer with a message as the protocol has it."""
     message = {"role": "assistant", "content": content, **more}
-    record: dict[str, Any] = {"choices": [{"index": 0, "message": message, "finish_reason": finish}]}
+    record: dict[str, Any] = {
+        "choices": [{"index": 0, "message": message, "finish_reason": finish}]
+    }
     if usage is not None:
         record["usage"] = {"prompt_tokens": usage[0], "completion_tokens": usage[1]}
     return Response(json.dumps(record).encode())
@@ -102,7 +104,7 @@ class ChatServer:
     def steps(self) -> Counter[str]:
         return Counter(each.step for each in self.received)
 
-    def _handler(server) -> type[BaseHTTPRequestHandler]:  # noqa: N805
+    def _handler(server) -> type[BaseHTTPRequestHandler]:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 

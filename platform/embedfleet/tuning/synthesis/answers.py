@@ -52,7 +52,7 @@ class Unusable(Exception):
 _ENDINGS: Final = {
     Ending.CUT_OFF: (Reason.CUT_OFF, "it was cut off: raise endpoint.maxTokens"),
     Ending.REFUSED: (Reason.REFUSED, "the model refused"),
-    Ending.NOT_TAKEN: (Reason.NOT_TAKEN, "the endpoint did not take the request"),
+    Ending.NOT_TAKEN: (Reason.NOT_TAKEN, "the endpoint refused it; --retry-refused asks again"),
 }
 
 

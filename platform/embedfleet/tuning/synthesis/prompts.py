@@ -120,6 +120,9 @@ _ORDERS: Final = {
     ),
 }
 
+_PERSONAL: Final = frozenset({Task.RETRIEVAL, Task.CLASSIFICATION})
+"""Tasks whose text is somebody's own; a translation or a paraphrase is the passage's."""
+
 
 def choosing(draw: Draw) -> Prompt:
     """Ask which configuration fits a passage."""
@@ -158,8 +161,7 @@ def writing(draw: Draw, chosen: Configuration) -> Prompt:
     """Ask for the query itself."""
     lines = [
         *_passage(draw),
-        f"Person: {chosen.persona}",
-        "",
+        *([f"Person: {chosen.persona}", ""] if chosen.task in _PERSONAL else []),
         _ORDERS[chosen.task],
         "",
         "Requirements:",
@@ -186,14 +188,15 @@ def repairing(prompt: Prompt, answer: str, flaw: str) -> Prompt:
 
 
 def _requirements(draw: Draw, chosen: Configuration) -> list[str]:
-    if chosen.task is Task.BITEXT:
-        return [f"- language: {english_name(draw.translation_language)}"]
-    found = [f"- language: {english_name(draw.language)}"]
+    translates = chosen.task is Task.BITEXT
+    language = draw.translation_language if translates else draw.language
+    found = [f"- language: {english_name(language)}"]
     if chosen.task is Task.RETRIEVAL and chosen.question_type is not None:
         found.append(f"- type: {_QUESTION_TYPES[chosen.question_type]}")
-    if chosen.task is not Task.STS:
+    if chosen.task in _PERSONAL:
         found.append(f"- length: {draw.length.min_words} to {draw.length.max_words} words")
-    return [*found, f"- difficulty: {_DIFFICULTIES[chosen.difficulty]}"]
+        found.append(f"- difficulty: {_DIFFICULTIES[chosen.difficulty]}")
+    return found
 
 
 def _passage(draw: Draw) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from embedfleet.errors import InvalidManifest, Problem, SecretMissing
+from embedfleet.errors import InvalidManifest, InvalidRequest, Problem, SecretMissing
 from embedfleet.resources.documents import Document, read_documents
 from embedfleet.resources.problems import judge
 from embedfleet.tuning.synthesis.endpoint_settings import EndpointSettings
@@ -27,6 +27,7 @@ def read_settings(path: Path | None, changes: Mapping[str, Any]) -> SynthesisSet
 
     Raises:
         InvalidManifest: Every problem at once.
+        InvalidRequest: A change names a field inside a value.
         OSError: The file cannot be read.
     """
     document = Document("options", 1, {}) if path is None else _only_document(path)
@@ -91,13 +92,17 @@ def _only_document(path: Path) -> Document:
 
 
 def _set(content: dict[str, Any], place: str, value: object) -> None:
-    """Lay one value over what the file says; what stands in the way is left to be refused."""
+    """Lay one value over what the file says; sections that are not there are made."""
     *parents, name = place.split(".")
     for parent in parents:
         inner = content.get(parent)
         if inner is None:
             inner = content[parent] = {}
         if not isinstance(inner, dict):
-            return
+            raise InvalidRequest(
+                f"{place} cannot be set: {parent} is {inner!r}, not a section of fields. Set "
+                f"{place[: place.index(parent) + len(parent)]} instead.",
+                field=place,
+            )
         content = inner
     content[name] = value
