@@ -120,7 +120,7 @@ def lucene(query: str, documents: list[str]) -> list[float]:
     """Score by BM25 as Lucene has it: idf of at least 0, k1 1.5, b 0.75."""
     stop = {"the", "of", "and", "a"}
     words = [[w for w in re.findall(r"\b\w\w+\b", d.lower()) if w not in stop] for d in documents]
-    lengths = [max(1, len(each)) for each in words]  # a text without words counts as one
+    lengths = [len(each) for each in words]
     mean = sum(lengths) / len(lengths)
     asked = [w for w in re.findall(r"\b\w\w+\b", query.lower()) if w not in stop]
     scores = []

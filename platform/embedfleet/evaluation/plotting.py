@@ -14,6 +14,20 @@ from embedfleet.evaluation.variants import OUTPUT_TYPES
 __all__ = ["plot"]
 
 _MARKERS: Final = dict(zip(OUTPUT_TYPES, "osD^v", strict=True))
+# Where a point's dimension is written: types that meet at one size keep out of each other's way.
+_PLACES: Final = dict(
+    zip(
+        OUTPUT_TYPES,
+        (
+            (0, -14, "center"),
+            (5, 6, "left"),
+            (-5, 6, "right"),
+            (0, 8, "center"),
+            (0, -14, "center"),
+        ),
+        strict=True,
+    )
+)
 _PALETTE: Final = ("#0b5fa5", "#c2410c", "#15803d", "#7e22ce", "#a16207", "#0e7490")
 _BASELINE: Final = "#4b5563"
 _INCHES: Final = (9.6, 5.6)
@@ -78,13 +92,14 @@ def _model(axes: Any, systems: Sequence[Mapping[str, Any]], dataset: str, color:
             markerfacecolor="white" if kind != "FLOAT32" else color,
             label=f"{systems[0]['model']}  {kind}",
         )
+        across, up, side = _PLACES[kind]
         for size, value, dimension in zip(sizes, values, (d for _, _, d in points), strict=True):
             axes.annotate(
                 str(dimension),
                 (size, value),
                 textcoords="offset points",
-                xytext=(0, 7),
-                ha="center",
+                xytext=(across, up),
+                ha=side,
                 fontsize=7,
                 color=color,
             )
@@ -111,7 +126,7 @@ def _dress(axes: Any, names: Sequence[str]) -> None:
     ticker = needed("matplotlib.ticker")
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda size, _: f"{size:,.0f}"))
-    axes.set_xlabel("bytes per vector (log scale; numbers at points are dimensions)")
+    axes.set_xlabel("bytes per vector, log scale (at points: dimensions; bands: 95 % confidence)")
     axes.set_ylabel("nDCG@10, points")
     what = names[0] if len(names) == 1 else f"mean of {len(names)} datasets"
     axes.set_title(f"Quality against size: {what}", loc="left", fontweight="bold")
