@@ -69,7 +69,7 @@ def synthesize(settings_file: Path | None, changes: tuple[str, ...], **given: An
     """
     if settings_file is None and not any(given[name] for name in ("passages", "base_url")):
         raise click.UsageError("Give settings with --file synthesize.yaml, or as options.")
-    # Here, because it loads a tensor library.
+    # Here, so that help answers at once.
     from embedfleet.tuning.synthesis.journal import Journal
     from embedfleet.tuning.synthesis.reading import read_settings
     from embedfleet.tuning.synthesis.running import gather
@@ -77,15 +77,16 @@ def synthesize(settings_file: Path | None, changes: tuple[str, ...], **given: An
     options = {place: given[name] for name, place in _PLACES.items() if given[name] is not None}
     settings = read_settings(settings_file, options | dict(map(_change, changes)))
     synthesis = gather(settings, Settings.load().environment)
-    _check_embedder(settings)
     with Journal.open(synthesis.folder) as journal:
         if given["retry_refused"]:
             journal.forget_not_taken()
         num_questions = _show_estimate(synthesis, journal)
         if given["dry_run"]:
             return
-        if num_questions and not given["yes"]:
-            _confirm()
+        if num_questions:
+            _check_embedder(settings)
+            if not given["yes"]:
+                _confirm()
         report = _run(synthesis, journal)
     _show(report, synthesis, given["output"])
     if report.num_waiting:

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from embedfleet.engine.local import LocalEmbedder
 from embedfleet.messages import Float32Array, InputType, Truncation
 from embedfleet.tuning.synthesis.answers import Reason
 from embedfleet.tuning.synthesis.settings import Instructions
 from embedfleet.tuning.synthesis.steps import Draft, Rejection
+
+if TYPE_CHECKING:
+    # What loads a tensor library waits until there is something to compare.
+    from embedfleet.engine.local import LocalEmbedder
 
 __all__ = ["Advance", "Judged", "cosines", "keep_close", "without_repeats"]
 

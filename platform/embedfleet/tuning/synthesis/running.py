@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from embedfleet.engine.local import LocalEmbedder
 from embedfleet.tuning.synthesis.calling import Caller, Unanswered
 from embedfleet.tuning.synthesis.chat import Chat
 from embedfleet.tuning.synthesis.costs import Estimate, counter_of, estimate
@@ -26,6 +26,10 @@ from embedfleet.tuning.synthesis.reading import read_key
 from embedfleet.tuning.synthesis.report import Counts, Report, report_of, spending_of
 from embedfleet.tuning.synthesis.settings import SynthesisSettings
 from embedfleet.tuning.synthesis.steps import Draft, Rejection, synthesize_query
+
+if TYPE_CHECKING:
+    # What loads a tensor library waits until there is something to compare.
+    from embedfleet.engine.local import LocalEmbedder
 
 __all__ = ["Asked", "Synthesis", "ask", "finish", "gather"]
 
