@@ -92,7 +92,7 @@ def _gathered(rows: Tensor) -> tuple[Tensor, int]:
     counts = _counts(len(rows), rows.device)
     # The sums of gradients would be rounded in a smaller type.
     full = rows.float() if rows.dtype in (torch.bfloat16, torch.float16) else rows
-    gathered: Tensor = _Gather.apply(full, counts)  # type: ignore[no-untyped-call]
+    gathered: Tensor = _Gather.apply(full, counts)
     return gathered, sum(counts[: dist.get_rank()])
 
 
