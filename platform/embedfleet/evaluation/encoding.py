@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from embedfleet.catalog import DEFAULT_INSTRUCTION
-from embedfleet.engine import LocalEmbedder, LocalReranker
 from embedfleet.errors import EmbedfleetError
 from embedfleet.evaluation.ranking import NOTHING, Ranking
 from embedfleet.messages import (
@@ -23,6 +22,9 @@ from embedfleet.messages import (
     Truncation,
 )
 from embedfleet.tokenization import EmbeddingTokenizer
+
+if TYPE_CHECKING:
+    from embedfleet.engine import LocalEmbedder, LocalReranker
 
 __all__ = [
     "Encoded",

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from embedfleet import engine
 from embedfleet.catalog import DEFAULT_INSTRUCTION
-from embedfleet.checkpoint import open_checkpoint, resolve
-from embedfleet.engine import EngineOptions, LocalEmbedder, load_embedder, load_reranker
+from embedfleet.engine import EngineOptions
 from embedfleet.evaluation.beir import RetrievalDataset
 from embedfleet.evaluation.encoding import (
     Encoded,
@@ -30,6 +30,9 @@ from embedfleet.evaluation.results import Cost, Kind, Results, System
 from embedfleet.evaluation.similarity import Pairs, cosines, spearman
 from embedfleet.evaluation.variants import Index, Variant, stored, variants_of
 from embedfleet.messages import Role
+
+if TYPE_CHECKING:
+    from embedfleet.engine import LocalEmbedder
 
 __all__ = ["DEFAULT_MAX_DOCUMENT_TOKENS", "Candidate", "Data", "Settings", "Watch", "evaluate"]
 
@@ -104,7 +107,7 @@ class _Evaluation:
             self._add(dataset, System(BM25, Kind.BM25, BM25), found.ranking, cost)
 
     def embedder(self, candidate: Candidate) -> None:
-        with load_embedder(candidate.source, options=self._settings.options) as embedder:
+        with engine.load_embedder(candidate.source, options=self._settings.options) as embedder:
             native = embedder.engine.info.native_dimension
             variants = variants_of(native, self._settings.dimensions, self._settings.output_types)
             for dataset in self.results.datasets:
@@ -123,7 +126,7 @@ class _Evaluation:
     def reranker(self, candidate: Candidate) -> None:
         settings = self._settings
         stage = SecondStage(settings.depth, settings.instruction, settings.max_document_tokens)
-        with load_reranker(candidate.source, options=settings.options) as reranker:
+        with engine.load_reranker(candidate.source, options=settings.options) as reranker:
             for dataset in self.results.datasets:
                 for first, ranking in self._first[dataset.name].items():
                     system = System(
@@ -216,12 +219,7 @@ def evaluate(
         EmbedfleetError: A model cannot be loaded, or a dimension is none of a model's.
     """
     embedders, rerankers = models
-    # Everything that can be told beforehand, so that no hour of work ends in a wrong name.
-    for candidate in embedders:
-        checkpoint = open_checkpoint(resolve(candidate.source), Role.EMBEDDER)
-        variants_of(checkpoint.config.hidden_size, settings.dimensions, settings.output_types)
-    for candidate in rerankers:
-        open_checkpoint(resolve(candidate.source), Role.RERANKER)
+    _check(embedders, rerankers, settings)
     running = _Evaluation(data, settings, watch, Kind.EMBEDDER if embedders else Kind.BM25)
     running.baseline()
     for candidate in embedders if data.datasets or data.pairs else ():
@@ -229,6 +227,20 @@ def evaluate(
     for candidate in rerankers:
         running.reranker(candidate)
     return running.results
+
+
+def _check(
+    embedders: Sequence[Candidate], rerankers: Sequence[Candidate], settings: Settings
+) -> None:
+    """Refuse what can be told beforehand, so that no hour of work ends in a wrong name."""
+    # Here, because torch comes with it: wrong usage answers at once.
+    from embedfleet.checkpoint import open_checkpoint, resolve
+
+    for candidate in embedders:
+        checkpoint = open_checkpoint(resolve(candidate.source), Role.EMBEDDER)
+        variants_of(checkpoint.config.hidden_size, settings.dimensions, settings.output_types)
+    for candidate in rerankers:
+        open_checkpoint(resolve(candidate.source), Role.RERANKER)
 
 
 def _system(label: str, variant: Variant, full: Variant, instruction: bool = True) -> System:

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from embedfleet.engine import EngineOptions, load_embedder
+from embedfleet import engine
+from embedfleet.engine import EngineOptions
 from embedfleet.evaluation.encoding import embed_documents, embed_queries
 from embedfleet.evaluation.extra import needed
 from embedfleet.evaluation.instructions import instruction_of
@@ -52,7 +53,7 @@ class MtebEmbedder:
         options: EngineOptions | None = None,
     ) -> None:
         chosen = options or EngineOptions(device=device or "auto")
-        self.embedder = load_embedder(model_name, revision=revision or "", options=chosen)
+        self.embedder = engine.load_embedder(model_name, revision=revision or "", options=chosen)
         self._max_document_tokens = max_document_tokens
         self.mteb_model_meta = _meta(model_name, revision, self.embedder.engine.info)
 

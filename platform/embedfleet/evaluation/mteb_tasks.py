@@ -53,7 +53,7 @@ def run_tasks(
         FetchFailed: A task's data cannot be loaded.
     """
     records: list[dict[str, object]] = []
-    for candidate in candidates:
+    for candidate in candidates if tasks else ():
         model = MtebEmbedder(
             candidate.source,
             max_document_tokens=settings.max_document_tokens,
