@@ -1,12 +1,14 @@
 """A chat completions endpoint on a free port: speaks the protocol, counts, limits, fails on demand.
 
-Answers come from a function of the request, so that a test says what the model writes.
+Answers come from a function of the request, so that a test says what the model writes. As a
+program, `chat_server.py [PORT]`, it tells its address and runs until it is killed.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import sys
 import threading
 import time
 from collections import Counter
@@ -86,11 +88,11 @@ Answer = Callable[[Received], Response]
 class ChatServer:
     """The endpoint; `received` holds every request, in order."""
 
-    def __init__(self, answer: Answer = sensible) -> None:
+    def __init__(self, answer: Answer = sensible, port: int = 0) -> None:
         self.answer = answer
         self.received: list[Received] = []
         self._lock = threading.Lock()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
         self._http.daemon_threads = True
 
     @property
@@ -150,3 +152,14 @@ class ChatServer:
             self._http.shutdown()
             thread.join()
             self._http.server_close()
+
+
+if __name__ == "__main__":
+
+    def unhurried(received: Received) -> Response:
+        return Response(sensible(received).body, seconds=0.1)
+
+    with ChatServer(unhurried, int((sys.argv[1:] or ["0"])[0])).running() as started:
+        sys.stdout.write(started.base_url + "\n")
+        sys.stdout.flush()
+        threading.Event().wait()

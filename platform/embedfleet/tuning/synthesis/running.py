@@ -133,12 +133,8 @@ async def ask(
     if caller.failure is not None:
         raise caller.failure
     results = [found[place] for place in sorted(found)]
-    return Asked(
-        [each for each in results if isinstance(each, Draft)],
-        [each for each in results if isinstance(each, Rejection)],
-        waiting.total(),
-        caller.budget_reached or "; ".join(waiting),
-    )
+    stopped = caller.budget_reached or "; ".join(waiting)
+    return _asked(results, waiting.total(), stopped)
 
 
 def finish(
@@ -173,6 +169,15 @@ def finish(
     write_rejected(synthesis.folder, rejected)
     write_report(synthesis.folder, report)
     return report
+
+
+def _asked(results: Sequence[Draft | Rejection], num_waiting: int, stopped: str) -> Asked:
+    return Asked(
+        [each for each in results if isinstance(each, Draft)],
+        [each for each in results if isinstance(each, Rejection)],
+        num_waiting,
+        stopped,
+    )
 
 
 def _order(synthesis: Synthesis) -> Callable[[Rejection], tuple[int, int]]:
