@@ -265,8 +265,8 @@ async def test_nobody_listens(server: ChatServer, runs: Runs) -> None:
 @pytest.mark.parametrize(
     ("response", "said"),
     [
-        (refusal(401, "Incorrect API key"), "HTTP 401: Incorrect API key Check the key in KEY."),
-        (refusal(404, "no model m"), "HTTP 404: no model m Check endpoint.model, m, and"),
+        (refusal(401, "Incorrect API key"), "HTTP 401: Incorrect API key. Check the key in KEY."),
+        (refusal(404, "no model m"), "HTTP 404: no model m. Check endpoint.model, m, and"),
         (refusal(402, "no credit"), "Check the account's credit."),
         (refusal(429, "insufficient_quota"), "Check the account's credit."),
         (Response(b"", 308, {"Location": "https://elsewhere/"}), "Check endpoint.baseUrl."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from embedfleet.errors import EndpointFailed
+from embedfleet.tuning.synthesis.replies import sentence
 
 __all__ = ["Breaker"]
 
@@ -48,7 +49,7 @@ class Breaker:
         if self.failures >= self._limit:
             raise EndpointFailed(
                 f"The endpoint failed {self.failures} times in a row, and "
-                f"endpoint.maxConsecutiveFailures is {self._limit}. It said last: {said} Every "
+                f"endpoint.maxConsecutiveFailures is {self._limit}. It said last: {sentence(said)} Every "
                 "answer so far is kept; mend the endpoint and run the same command again.",
                 field="endpoint",
             )

@@ -21,7 +21,7 @@ from embedfleet.tuning.synthesis.endpoint_settings import EndpointSettings, Resp
 from embedfleet.tuning.synthesis.journal import Journal
 from embedfleet.tuning.synthesis.pauses import Gate, backoff_seconds
 from embedfleet.tuning.synthesis.prompts import Prompt
-from embedfleet.tuning.synthesis.replies import Completion, Failure, Next
+from embedfleet.tuning.synthesis.replies import Completion, Failure, Next, sentence
 from embedfleet.tuning.synthesis.settings import SynthesisSettings
 
 __all__ = ["Caller", "Question", "Unanswered"]
@@ -174,7 +174,7 @@ class Caller:
         if self._endpoint.response_format is not ResponseFormat.AUTO:
             raise EndpointFailed(
                 f"endpoint.responseFormat is {asked}, which the endpoint does not take: "
-                f"{failure.said} Set it to auto, json_object or text.",
+                f"{sentence(failure.said)} Set it to auto, json_object or text.",
                 field="endpoint.responseFormat",
             )
         self._format = _NEXT_FORMAT[asked]
@@ -204,7 +204,7 @@ class Caller:
         if seconds > _MAX_PAUSE_SECONDS:
             raise EndpointFailed(
                 f"The endpoint asks to be left alone for {seconds:,.0f} s, and this run waits at "
-                f"most {_MAX_PAUSE_SECONDS:g} s: {said} Every answer so far is kept; run the same "
+                f"most {_MAX_PAUSE_SECONDS:g} s: {sentence(said)} Every answer so far is kept; run the same "
                 "command again after that.",
                 field="endpoint",
             )
@@ -231,6 +231,6 @@ def _refusal(failure: Failure, endpoint: EndpointSettings) -> str:
     }
     remedy = remedies.get(failure.status, "Check endpoint.baseUrl")
     return (
-        f"The endpoint {endpoint.base_url} refuses requests: {failure.said} {remedy}. Every answer "
+        f"The endpoint {endpoint.base_url} refuses requests: {sentence(failure.said)} {remedy}. Every answer "
         "so far is kept; run the same command again then."
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-__all__ = ["Completion", "Ending", "Failure", "Next", "excerpt", "judge_response"]
+__all__ = ["Completion", "Ending", "Failure", "Next", "excerpt", "judge_response", "sentence"]
 
 _MAX_SHOWN: Final = 300
 _AGAIN: Final = frozenset({408, 409, 425, 429})
@@ -113,6 +113,11 @@ def excerpt(body: bytes) -> str:
     # Unprintable characters could steer the terminal that shows them.
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return (line if len(line) <= _MAX_SHOWN else line[:_MAX_SHOWN] + "…") or "(nothing)"
+
+
+def sentence(said: str) -> str:
+    """End what an endpoint said as a sentence, so that another can follow."""
+    return said if said.endswith((".", "!", "?")) else f"{said}."
 
 
 def _completion(body: bytes) -> Completion | Failure:
