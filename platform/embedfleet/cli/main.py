@@ -43,6 +43,7 @@ COMMANDS = {
     "tokenize": Entry("embedfleet.cli.token_ids:tokenize", "Show the token ids a model computes."),
     "tune": Entry("embedfleet.cli.tune:tune", "Train an embedder or a reranker."),
     "merge": Entry("embedfleet.cli.merge:merge", "Merge checkpoints of one model into one."),
+    "mine": Entry("embedfleet.cli.mine:mine", "Find hard negatives for training examples."),
     "models": Entry("embedfleet.cli.models:models", "List the models of a fleet."),
     "evaluate": Entry("embedfleet.cli.evaluate:evaluate", "Measure models on your data."),
     "synthesize": Entry(

@@ -9,13 +9,14 @@ Shape legend: N rows of the loss, K hard negatives of a row, P rows of the pool,
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from embedfleet.tuning.identity import text_key
 
 __all__ = ["Contrast", "Pool", "document_ids"]
 
@@ -121,10 +122,7 @@ def document_ids(texts: Sequence[str]) -> Tensor:
     Identical means after NFC and without surrounding white space. Two of ten million different
     texts share a number with probability 5e-6.
     """
-    digests = (
-        hashlib.blake2b(unicodedata.normalize("NFC", text).strip().encode(), digest_size=8).digest()
-        for text in texts
-    )
+    digests = (hashlib.blake2b(text_key(text).encode(), digest_size=8).digest() for text in texts)
     return torch.tensor([int.from_bytes(d, "little", signed=True) for d in digests]).long()
 
 
