@@ -49,7 +49,7 @@ class Breaker:
         if self.failures >= self._limit:
             raise EndpointFailed(
                 f"The endpoint failed {self.failures} times in a row, and "
-                f"endpoint.maxConsecutiveFailures is {self._limit}. It said last: {sentence(said)} Every "
-                "answer so far is kept; mend the endpoint and run the same command again.",
+                f"endpoint.maxConsecutiveFailures is {self._limit}. It said last: {sentence(said)} "
+                "Every answer so far is kept; mend the endpoint and run the same command again.",
                 field="endpoint",
             )

@@ -204,8 +204,8 @@ class Caller:
         if seconds > _MAX_PAUSE_SECONDS:
             raise EndpointFailed(
                 f"The endpoint asks to be left alone for {seconds:,.0f} s, and this run waits at "
-                f"most {_MAX_PAUSE_SECONDS:g} s: {sentence(said)} Every answer so far is kept; run the same "
-                "command again after that.",
+                f"most {_MAX_PAUSE_SECONDS:g} s: {sentence(said)} Every answer so far is kept; "
+                "run the same command again after that.",
                 field="endpoint",
             )
         self._gate.pause(seconds)
@@ -231,6 +231,6 @@ def _refusal(failure: Failure, endpoint: EndpointSettings) -> str:
     }
     remedy = remedies.get(failure.status, "Check endpoint.baseUrl")
     return (
-        f"The endpoint {endpoint.base_url} refuses requests: {sentence(failure.said)} {remedy}. Every answer "
-        "so far is kept; run the same command again then."
+        f"The endpoint {endpoint.base_url} refuses requests: {sentence(failure.said)} {remedy}. "
+        "Every answer so far is kept; run the same command again then."
     )
