@@ -6,7 +6,6 @@ import inspect
 import json
 from pathlib import Path
 
-import click
 import pytest
 from click.testing import CliRunner
 
@@ -40,10 +39,10 @@ def test_it_writes_examples_and_says_what_was_found(tmp_path: Path) -> None:
     assert "mined.jsonl" in ended.stderr
 
 
-def test_defaults_are_those_of_the_settings() -> None:
+def test_defaults_are_those_of_the_settings(tmp_path: Path) -> None:
     settings, models = MiningSettings(), MiningModels("x")
-    context = click.Context(mine)
-    options = {each.name: each.get_default(context) for each in mine.params}
+    given = ["--model", "x", "--data", data(tmp_path), "--output", str(tmp_path / "mined.jsonl")]
+    options = mine.make_context("mine", given).params
     for name in inspect.signature(MiningSettings).parameters:
         assert options[name] == getattr(settings, name), name
     for name in ("dimension", "max_document_tokens", "reranker", "max_score"):

@@ -45,10 +45,10 @@ class _Weights(click.ParamType[tuple[float, ...]]):
     help="Of each checkpoint, such as 0.5,0.3,0.2; their sum is 1.  [default: equal]",
 )
 def merge(checkpoints: tuple[str, ...], output: Path, weights: tuple[float, ...] | None) -> None:
-    """Merge CHECKPOINTS of one model, tensor by tensor.
+    """Merge checkpoints of one model into one.
 
-    Directions of a tensor meet in their spherical mean (slerp, for two checkpoints), lengths in
-    their weighted mean. Each checkpoint is a folder, embedded/NAME or a pinned hub name.
+    Directions of each tensor meet in their spherical mean (slerp, for two checkpoints), lengths in
+    their weighted mean. Each of CHECKPOINTS is a folder, embedded/NAME or a pinned hub name.
     """
     # Here, because they load a tensor library.
     from embedfleet.checkpoint import resolve
