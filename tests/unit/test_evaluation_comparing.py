@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from embedfleet.cli.evaluation_tables import print_report
+from embedfleet.errors import Unsupported
 from embedfleet.evaluation.beir import RetrievalDataset
 from embedfleet.evaluation.comparing import MEAN, Difference, compare, pairs
 from embedfleet.evaluation.evaluating import Settings
+from embedfleet.evaluation.extra import needed
 from embedfleet.evaluation.measures import MEASURES
 from embedfleet.evaluation.plotting import plot
 from embedfleet.evaluation.report import FORMAT, Asked, report
@@ -185,3 +187,8 @@ def test_the_picture_is_a_png_of_a_size_to_read(tmp_path: Path, sizes: dict[str,
     assert data.startswith(b"\x89PNG\r\n\x1a\n")
     width, height = struct.unpack(">II", data[16:24])
     assert (width, height) == (1440, 840)
+
+
+def test_a_missing_package_is_named_with_its_extra() -> None:
+    with pytest.raises(Unsupported, match=r"needs no_such_package.*embedfleet\[evaluate\]"):
+        needed("no_such_package.part")
