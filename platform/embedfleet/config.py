@@ -6,11 +6,11 @@ Everything has a default, so an empty environment is a valid one. Command line o
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "let_threads_sleep"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +43,13 @@ class Settings:
             token=found.get("EMBEDFLEET_TOKEN", ""),
             environment=found,
         )
+
+
+def let_threads_sleep(environment: MutableMapping[str, str] | None = None) -> None:
+    """Let threads that wait for one another sleep instead of spin, unless the user set otherwise.
+
+    Called before a tensor library is loaded, which reads it once. Two threads that spin beside
+    other work were measured at six times the wall time of two that sleep.
+    """
+    found = os.environ if environment is None else environment
+    found.setdefault("OMP_WAIT_POLICY", "passive")

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from embedfleet.cli.output import note
+from embedfleet.config import let_threads_sleep
 from embedfleet.errors import InvalidRequest
 from embedfleet.messages import Role
 
@@ -50,6 +51,7 @@ for _role in Role:
 
 
 def _run(role: Role, file: Path, overrides: Mapping[str, str], dry_run: bool) -> None:
+    let_threads_sleep()
     try:
         import transformers  # noqa: F401
     except ImportError as error:

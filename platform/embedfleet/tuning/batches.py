@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,14 @@ __all__ = [
     "TokenBatch",
     "micro_batches",
 ]
+
+
+Int64Array = npt.NDArray[np.int64]
+
+_CALL_SHARE: Final = 1 / 16
+"""What a call of the model costs beside its tokens, as a share of a full micro-batch."""
+
+_MAX_PLACES: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +134,7 @@ class Batches(Protocol):
 
 
 def micro_batches(sequences: Sequence[TokenIds], max_tokens: int) -> list[MicroBatch]:
-    """Sort sequences by length, longest first, and cut them into micro-batches.
+    """Sort sequences by length, longest first, and cut them where least is padding.
 
     Args:
         sequences: Each of at least one token.
@@ -135,14 +143,47 @@ def micro_batches(sequences: Sequence[TokenIds], max_tokens: int) -> list[MicroB
     lengths = np.array([len(sequence) for sequence in sequences])
     order = np.argsort(-lengths, kind="stable")
     parts: list[MicroBatch] = []
-    start = 0
-    while start < len(order):
-        longest = int(lengths[order[start]])
-        rows = order[start : start + max(1, max_tokens // longest)]
-        token_ids = np.zeros((len(rows), longest), np.int64)
+    for rows in np.split(order, _cuts(lengths[order], max_tokens)):
+        token_ids = np.zeros((len(rows), int(lengths[rows[0]])), np.int64)
         for place, row in enumerate(rows):
             token_ids[place, : lengths[row]] = sequences[row]
         last = torch.from_numpy(lengths[rows] - 1)
         parts.append(MicroBatch(torch.from_numpy(token_ids), last, torch.from_numpy(rows)))
-        start += len(rows)
     return parts
+
+
+def _cuts(lengths: Int64Array, max_tokens: int) -> list[int]:
+    """Choose where micro-batches start, after the first.
+
+    A shortest path over places where the length changes: a run of sequences costs their tokens,
+    padding included, and what calling the model costs for each micro-batch that it takes.
+
+    Args:
+        lengths: (n,) descending.
+        max_tokens: Of one micro-batch.
+    """
+    places = np.concatenate(([0], np.flatnonzero(np.diff(lengths)) + 1))
+    if len(places) > _MAX_PLACES:
+        places = places[np.linspace(0, len(places) - 1, _MAX_PLACES).astype(np.int64)]
+    ends = np.append(places[1:], len(lengths))
+    call = max_tokens * _CALL_SHARE
+    least = np.zeros(len(places) + 1)
+    chosen = np.zeros(len(places) + 1, np.int64)
+    for end in range(1, len(places) + 1):
+        starts = places[:end]
+        tokens = (ends[end - 1] - starts) * lengths[starts]
+        calls = np.ceil((ends[end - 1] - starts) / np.maximum(1, max_tokens // lengths[starts]))
+        costs = least[:end] + tokens + call * calls
+        chosen[end] = int(costs.argmin())
+        least[end] = costs[chosen[end]]
+    runs = []
+    end = len(places)
+    while end:
+        runs.append((int(places[chosen[end]]), int(ends[end - 1])))
+        end = int(chosen[end])
+    cuts: list[int] = []
+    for start, stop in reversed(runs):
+        calls = -(-(stop - start) // max(1, max_tokens // int(lengths[start])))
+        # Of even size, so that none is a remainder of one sequence.
+        cuts.extend(start + (stop - start) * call_number // calls for call_number in range(calls))
+    return cuts[1:]

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from embedfleet.checkpoint.config import CONFIG_FILE
-from embedfleet.checkpoint.shards import SINGLE_FILE
+from embedfleet.checkpoint.shards import INDEX_FILE, SINGLE_FILE
 from embedfleet.errors import CheckpointError, TrainingStopped
 
 __all__ = ["ModelFiles", "Restored", "Store"]
@@ -31,8 +31,9 @@ _STEP: Final = re.compile(r"step-(\d{8})")
 _TRAINING: Final = "training"
 _STATE: Final = "state.safetensors"
 _PROGRESS: Final = "progress.json"
+_ABOUT: Final = "training.json"
 _COPIED: Final = ("*.json", "*.jinja", "merges.txt", "vocab.json", "*_Pooling/config.json")
-_NOT_COPIED: Final = (CONFIG_FILE, "model.safetensors.index.json", "run.json")
+_NOT_COPIED: Final = (CONFIG_FILE, INDEX_FILE, "merge.json", "run.json", "training.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +133,38 @@ class Store:
 
         def write(folder: Path) -> None:
             _write_model(folder, model)
-            (folder / "training.json").write_text(json.dumps(about, indent=2) + "\n")
+            (folder / _ABOUT).write_text(json.dumps(about, indent=2) + "\n")
 
         self._put(self.model_folder, write)
         return self.model_folder
 
+    def is_finished(self) -> bool:
+        """Whether the finished model is there."""
+        return (self.model_folder / _ABOUT).is_file()
+
     def write_text(self, name: str, text: str) -> None:
         """Replace a small file of the run as a whole."""
-        self._guarded(name, lambda: _replace_text(self.folder / name, text))
+        self.guard(name, lambda: _replace_text(self.folder / name, text))
+
+    def guard(self, name: str, act: Callable[[], None], partial: Path | None = None) -> None:
+        """Write something, and say what is kept if that fails.
+
+        Raises:
+            TrainingStopped: The disk is full, or the folder cannot be written to.
+        """
+        try:
+            act()
+        except (OSError, SafetensorError) as error:
+            if partial is not None:
+                shutil.rmtree(partial, ignore_errors=True)
+            newest = self.newest()
+            kept = f"The last good checkpoint is {newest}" if newest else "No checkpoint is there"
+            free = shutil.disk_usage(_existing(self.folder)).free
+            raise TrainingStopped(
+                f"{self.folder / name} cannot be written: {error} ({free:,} bytes are free). "
+                f"{kept}. Make room, then run the same command to go on.",
+                field="output.folder",
+            ) from error
 
     def clean(self) -> None:
         """Remove what a killed run had begun to write."""
@@ -178,22 +203,7 @@ class Store:
             partial.rename(target)
             _flush(target.parent)
 
-        self._guarded(str(target.relative_to(self.folder)), act, partial)
-
-    def _guarded(self, name: str, act: Callable[[], None], partial: Path | None = None) -> None:
-        try:
-            act()
-        except (OSError, SafetensorError) as error:
-            if partial is not None:
-                shutil.rmtree(partial, ignore_errors=True)
-            newest = self.newest()
-            kept = f"The last good checkpoint is {newest}" if newest else "No checkpoint is there"
-            raise TrainingStopped(
-                f"{self.folder / name} cannot be written: {error} "
-                f"({shutil.disk_usage(self.folder.parent).free:,} bytes are free). {kept}. Make "
-                "room, then run the same command to go on.",
-                field="output.folder",
-            ) from error
+        self.guard(str(target.relative_to(self.folder)), act, partial)
 
 
 def _write_model(folder: Path, model: ModelFiles) -> None:
@@ -245,3 +255,8 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _existing(path: Path) -> Path:
+    """Return the folder itself or the nearest above it that is there."""
+    return next(each for each in (path, *path.absolute().parents) if each.exists())

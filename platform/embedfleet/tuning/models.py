@@ -145,7 +145,7 @@ def _empty_body(folder: Path) -> Any:
 
 
 def _freeze(body: nn.Module, head: nn.Linear | None, starts: tuple[str, ...]) -> None:
-    named = dict(body.named_parameters())
+    named: dict[str, Tensor] = dict(body.named_parameters())
     if head is not None:
         named[LM_HEAD] = head.weight
     for index, start in enumerate(starts):
@@ -209,5 +209,5 @@ def _attend_once(query: Tensor, key: Tensor, value: Tensor, before: Tensor) -> T
     grouped = query.view(size, kv_heads, -1, width)
     weights = grouped @ key.transpose(-1, -2) * width**-0.5
     weights = weights.masked_fill(~before[:, None, None], float("-inf"))
-    mixed = weights.float().softmax(-1).to(value.dtype) @ value
+    mixed: Tensor = weights.float().softmax(-1).to(value.dtype) @ value
     return mixed.reshape(size, -1)

@@ -1,21 +1,21 @@
-"""How a run is shown: what it would do, a bar while it goes on, a picture of the loss at the end."""
+"""How a run is shown: what it would do, a bar on the way, a picture of the loss at the end."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
 from embedfleet.messages import Role
+from embedfleet.tuning.preparing import prepare
 from embedfleet.tuning.settings import EmbedderSettings, RerankerSettings
-from embedfleet.tuning.training import METRICS_FILE, Metrics, prepare
+from embedfleet.tuning.watching import Metrics, read_metrics
 
 __all__ = ["Progress", "describe", "plot_loss", "summary"]
 
@@ -117,7 +117,7 @@ def describe(settings: Settings) -> Iterator[str]:
 
 def plot_loss(folder: Path) -> Path | None:
     """Draw the loss over the steps into a picture; None if there is nothing to draw."""
-    records = _metrics(folder)
+    records = read_metrics(folder)
     if not records:
         return None
     from matplotlib.figure import Figure
@@ -147,7 +147,7 @@ def plot_loss(folder: Path) -> Path | None:
 def summary(settings: Settings, model: Path) -> Iterator[str]:
     """Say what came out and what to do with it."""
     folder = Path(settings.output.folder)
-    records = _metrics(folder)
+    records = read_metrics(folder)
     if records:
         last = records[-max(1, len(records) // 20) :]
         seconds = sum(record["seconds"] for record in records)
@@ -166,10 +166,3 @@ def summary(settings: Settings, model: Path) -> Iterator[str]:
     checkpoints = sorted((folder / "checkpoints").glob("step-*"))
     if len(checkpoints) > 1:
         yield f"next: embedfleet merge {folder}/checkpoints/step-* -o {folder}/merged"
-
-
-def _metrics(folder: Path) -> list[dict[str, Any]]:
-    file = folder / METRICS_FILE
-    if not file.is_file():
-        return []
-    return [json.loads(line) for line in file.read_text().splitlines()]

@@ -164,8 +164,8 @@ class Batch(Part):
 
     size: Annotated[int, Field(ge=2, le=1_048_576)] = 256
     """Examples of a step, over all workers."""
-    micro_batch_tokens: Annotated[int, Field(ge=64, le=4_194_304)] = 8_192
-    """Tokens, padding included, that pass through the model at once."""
+    micro_batch_tokens: Annotated[int, Field(ge=64, le=4_194_304)] | None = None
+    """Tokens, padding included, that pass through the model at once. Default: by the device."""
     cache_gradients: CacheGradients = CacheGradients.AUTO
     """`always` needs the memory of one micro-batch and a third more time; `auto` where needed."""
 

@@ -9,21 +9,28 @@ from torch import Tensor
 
 from embedfleet.errors import CheckpointError
 from embedfleet.tuning.models import TrainedModel
+from embedfleet.tuning.sharding import local_like, whole
 
-__all__ = ["capture", "restore"]
+__all__ = ["all_weights", "capture", "restore"]
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def all_weights(model: TrainedModel) -> dict[str, Tensor]:
+    """Return every weight by name, whole; every worker has to call it."""
+    return {name: whole(tensor.detach()) for name, tensor in model.named_parameters()}
 
 
 def capture(model: TrainedModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Copy the state of what is trained to the CPU."""
+    """Copy the state of what is trained to the CPU; every worker has to call it."""
     state: dict[str, Tensor] = {"random.cpu": torch.get_rng_state()}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if next(model.parameters()).device.type == "cuda":
         state["random.cuda"] = torch.cuda.get_rng_state()
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        state[f"weight.{name}"] = parameter.detach().cpu()
-        for key, value in optimizer.state.get(parameter, {}).items():
-            state[f"{key}.{name}"] = torch.as_tensor(value).detach().cpu()
+        if parameter.requires_grad:
+            state[f"weight.{name}"] = whole(parameter.detach()).cpu()
+            for key, value in optimizer.state[parameter].items():
+                state[f"{key}.{name}"] = whole(torch.as_tensor(value).detach()).cpu()
     return state
 
 
@@ -35,7 +42,6 @@ def restore(
     Raises:
         CheckpointError: It is that of another model.
     """
-    keys = ("step", "exp_avg", "exp_avg_sq")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad:
@@ -46,13 +52,10 @@ def restore(
                     f"the checkpoint's state has no {name} of shape {list(parameter.shape)}. "
                     "Choose another output.folder."
                 )
-            parameter.copy_(kept)
-            optimizer.state[parameter] = {
-                key: state[f"{key}.{name}"].to(
-                    "cpu" if key == "step" and parameter.device.type == "cpu" else parameter.device
-                )
-                for key in keys
-            }
+            parameter.copy_(local_like(kept, parameter))
+            step = state[f"step.{name}"]
+            moments = {key: local_like(state[f"{key}.{name}"], parameter) for key in _MOMENTS}
+            optimizer.state[parameter] = {"step": step.to(parameter.device), **moments}
     torch.set_rng_state(state["random.cpu"])
     if "random.cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["random.cuda"])

@@ -29,8 +29,13 @@ from embedfleet.tuning.losses import ContrastiveSettings, reranking_loss
 from embedfleet.tuning.models import TrainedModel
 from embedfleet.tuning.sections import CacheGradients, Dtype
 from embedfleet.tuning.settings import EmbedderSettings, TuneSettings
+from embedfleet.tuning.sharding import whole
+from embedfleet.tuning.workers import Worker, average_gradients, greatest, mean
 
 __all__ = ["Done", "Stepper", "learning_rate_share", "make_optimizer", "uncached_tokens"]
+
+_MICRO_BATCH_TOKENS: Final = {"cpu": 2_048, "cuda": 16_384}
+"""On a CPU what its caches hold is fastest; a GPU wants more work at once."""
 
 _MEMORY_SHARE: Final = {"cpu": 0.35, "cuda": 0.6}
 """Of free memory: what the graphs of a batch may take before gradients are cached."""
@@ -63,14 +68,24 @@ class Stepper:
         model: On its device.
         settings: Of the run.
         whole_tokens: Padded tokens of a batch up to which its graph is kept whole.
+        worker: Which of several this is.
     """
 
-    def __init__(self, model: TrainedModel, settings: TuneSettings, whole_tokens: int) -> None:
+    def __init__(
+        self,
+        model: TrainedModel,
+        settings: TuneSettings,
+        whole_tokens: int,
+        worker: Worker | None = None,
+    ) -> None:
         self.model = model
+        self._worker = worker or Worker()
         self._settings = settings
         self._whole_tokens = whole_tokens
         self._trained = [each for each in model.parameters() if each.requires_grad]
         self._device = self._trained[0].device
+        chosen = settings.batch.micro_batch_tokens
+        self._part_tokens = chosen or _MICRO_BATCH_TOKENS[self._device.type]
         self._autocast = settings.precision is Dtype.BFLOAT16
         self._dimensions = _dimensions(settings, model)
 
@@ -79,8 +94,7 @@ class Stepper:
         for parameter in self._trained:
             parameter.grad = None
         parts = [
-            part.to(self._device)
-            for part in micro_batches(batch.sequences, self._settings.batch.micro_batch_tokens)
+            part.to(self._device) for part in micro_batches(batch.sequences, self._part_tokens)
         ]
         padded = sum(part.token_ids.numel() for part in parts)
         cached = padded > self._whole_tokens
@@ -88,13 +102,21 @@ class Stepper:
             loss, cached = self._learn_pairs(parts, batch.rows), False
         else:
             rows = batch.rows
+            caching = Caching(cached, passes=self._passes(len(parts)))
             loss = cached_step(
-                self._encode, parts, lambda states: self._contrast(states, rows), Caching(cached)
+                self._encode, parts, lambda states: self._contrast(states, rows), caching
             )
+        if not self._worker.sharded:  # what shards weights averages their gradients itself
+            average_gradients(self._trained)
         norm = torch.nn.utils.clip_grad_norm_(
             self._trained, self._settings.optimizer.max_grad_norm, foreach=True
         )
-        return Done(float(loss), float(norm), padded, cached and len(parts) > 1)
+        cached = cached and len(parts) > 1
+        return Done(float(mean(loss)), float(whole(norm)), padded, cached)
+
+    def _passes(self, own: int) -> int:
+        """Tell how often every worker has to run a sharded model."""
+        return greatest(own, self._device) if self._worker.sharded else 0
 
     def _encode(self, part: MicroBatch) -> Tensor:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
@@ -122,9 +144,12 @@ class Stepper:
         """Add the gradients of pairs, part by part, and return the mean loss."""
         labels = rows.labels.to(self._device)
         total = torch.zeros((), device=self._device)
-        for part in parts:
+        runs = [*parts, *[parts[0]] * (self._passes(len(parts)) - len(parts))]
+        for number, part in enumerate(runs):
             loss = reranking_loss(self._encode(part), labels[part.rows])
-            share = loss * (len(part.rows) / rows.total)
+            # The mean over workers is that over all pairs; what is repeated weighs nothing.
+            own = len(part.rows) if number < len(parts) else 0
+            share = loss * (own * self._worker.share.workers / rows.total)
             share.backward()  # type: ignore[no-untyped-call]
             total += share.detach()
         return total

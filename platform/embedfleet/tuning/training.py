@@ -1,4 +1,4 @@
-"""A run from its settings to a finished model: prepare, go on from the last checkpoint, learn.
+"""A run from its settings to a finished model: go on from the last checkpoint, learn, save.
 
 The same function runs in the calling process and in every worker of a cluster; it knows a process
 group if there is one, but not who started it. All that is drawn depends on the step alone, so a
@@ -7,25 +7,20 @@ run that was killed goes on as if it had not been.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
+from typing import TextIO
 
 import torch
 
-from embedfleet.checkpoint import Checkpoint
-from embedfleet.errors import InvalidRequest, TrainingStopped
-from embedfleet.messages import Role
-from embedfleet.tokenization import Tokenizer
-from embedfleet.tuning.batches import Batches, Share, TokenBatch
-from embedfleet.tuning.checkpoints import ModelFiles, Store
-from embedfleet.tuning.corpus import Corpus, index_corpus
-from embedfleet.tuning.drawing import EmbedderBatches, RerankerBatches, Source
-from embedfleet.tuning.models import TrainedModel, load_model, merged_state
+from embedfleet.errors import TrainingStopped
+from embedfleet.tuning.batches import TokenBatch
+from embedfleet.tuning.checkpoints import ModelFiles, Restored, Store
+from embedfleet.tuning.models import merged_state
+from embedfleet.tuning.preparing import Prepared, prepare
 from embedfleet.tuning.records import (
     RECORD_FILE,
     RunRecord,
@@ -33,10 +28,10 @@ from embedfleet.tuning.records import (
     refuse_other_run,
     settings_of,
 )
-from embedfleet.tuning.sampling import Plan, plan_batches
 from embedfleet.tuning.sections import Dtype
 from embedfleet.tuning.settings import EmbedderSettings, RerankerSettings
-from embedfleet.tuning.states import capture, restore
+from embedfleet.tuning.sharding import shard
+from embedfleet.tuning.states import all_weights, capture, restore
 from embedfleet.tuning.stepping import (
     Done,
     Stepper,
@@ -44,106 +39,13 @@ from embedfleet.tuning.stepping import (
     make_optimizer,
     uncached_tokens,
 )
+from embedfleet.tuning.watching import METRICS_FILE, Metrics, Watcher, cut_metrics, metrics_line
+from embedfleet.tuning.workers import Worker, agreed
 
-__all__ = ["METRICS_FILE", "Metrics", "Prepared", "Watcher", "Worker", "prepare", "train"]
-
-Settings = EmbedderSettings | RerankerSettings
-
-METRICS_FILE = "metrics.jsonl"
+__all__ = ["train"]
 
 
-@dataclass(frozen=True, slots=True)
-class Metrics:
-    """One step, as it is reported and kept.
-
-    Attributes:
-        step: From 1.
-        tokens: Without padding, of this worker.
-        padding_share: Padding's part of what passed through the model.
-        seconds: From the step before to this one.
-        truncated: Sequences that lost their end.
-        cached: Gradients were cached.
-    """
-
-    step: int
-    num_steps: int
-    loss: float
-    learning_rate: float
-    grad_norm: float
-    tokens: int
-    padding_share: float
-    seconds: float
-    truncated: int
-    cached: bool
-
-
-class Watcher(Protocol):
-    """Who is told how a run goes."""
-
-    def began(self, done: int, num_steps: int, whole_tokens: int) -> None:
-        """Steps done before, and steps in all."""
-
-    def stepped(self, metrics: Metrics) -> None:
-        """A step is done."""
-
-    def saved(self, folder: Path) -> None:
-        """A checkpoint is whole."""
-
-
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """Which of the processes that train together this is, and what it computes on."""
-
-    share: Share = Share()
-    device: str = "cpu"
-
-    @property
-    def leads(self) -> bool:
-        """Whether it writes what the run leaves."""
-        return self.share.rank == 0
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """All that a run needs, checked; nothing is written yet."""
-
-    settings: Settings
-    corpus: Corpus
-    plan: Plan
-    model: TrainedModel
-    checkpoint: Checkpoint
-    tokenizer: Tokenizer
-    batches: Batches
-
-    @property
-    def role(self) -> Role:
-        """Embedder or reranker."""
-        return self.settings.role
-
-
-def prepare(settings: Settings, share: Share | None = None) -> Prepared:
-    """Check data, model and tokenizer against one another, and plan the batches.
-
-    Raises:
-        CheckpointError: The model's files are not what they should be, or do not fit.
-        InvalidExamples: Data cannot be trained on.
-        InvalidRequest: Settings do not suit the model or the data.
-    """
-    model, tokenizer, checkpoint = load_model(settings, settings.role)
-    _check_dimensions(settings, checkpoint.config.hidden_size)
-    corpus = index_corpus(settings.data)
-    plan = plan_batches(corpus, settings)
-    source = Source(corpus, plan, share or Share(), settings.seed)
-    longest = checkpoint.config.max_tokens
-    batches: Batches
-    if isinstance(settings, EmbedderSettings):
-        batches = EmbedderBatches(source, settings.sequence, tokenizer, longest)
-    else:
-        batches = RerankerBatches(source, settings.sequence, tokenizer, longest)
-    return Prepared(settings, corpus, plan, model, checkpoint, tokenizer, batches)
-
-
-def train(settings: Settings, worker: Worker, watcher: Watcher) -> Path:
+def train(settings: EmbedderSettings | RerankerSettings, worker: Worker, watcher: Watcher) -> Path:
     """Train to the end, going on where the run in the output folder stopped.
 
     Args:
@@ -160,13 +62,13 @@ def train(settings: Settings, worker: Worker, watcher: Watcher) -> Path:
     """
     torch.manual_seed(settings.seed + worker.share.rank)
     prepared = prepare(settings, worker.share)
-    folder = Path(settings.output.folder)
-    store = Store(folder, settings.checkpoints.keep)
+    store = Store(Path(settings.output.folder), settings.checkpoints.keep)
     prepared.model.to(worker.device)
-    record = _record(prepared, folder)
-    if worker.leads:
-        store.clean()
-        store.write_text(RECORD_FILE, record.to_json())
+    if worker.sharded:
+        shard(prepared.model, settings.precision)
+    before = agreed(lambda: load_record(store.folder), worker.leads)
+    whole = uncached_tokens(prepared.model, settings)
+    record = agreed(lambda: _begin(prepared, store, before, whole), worker.leads)
     run = _Run(prepared, store, record, worker)
     run.resume()
     if worker.leads:
@@ -183,35 +85,45 @@ class _Run:
         self._prepared, self._store, self._record = prepared, store, record
         self._settings, self._worker = prepared.settings, worker
         self._optimizer = make_optimizer(prepared.model, prepared.settings)
-        self._stepper = Stepper(prepared.model, prepared.settings, record.whole_tokens)
+        self._stepper = Stepper(prepared.model, prepared.settings, record.whole_tokens, worker)
 
     def resume(self) -> None:
         """Take up the newest checkpoint, if there is one."""
         restored = self._store.restore()
         if restored is not None:
-            restore(self._prepared.model, self._optimizer, restored.state)
-            self.step = restored.step
+            self._take_up(restored)
         if self._worker.leads:
-            _cut_metrics(self._store.folder / METRICS_FILE, self.step)
+            cut_metrics(self._store.folder, self.step)
 
     def go_on(self, watcher: Watcher) -> None:
         """Take all steps that are left, and leave the finished model."""
         leads, num_steps = self._worker.leads, self._record.num_steps
         every = self._settings.checkpoints.every_steps
-        self._store.folder.mkdir(parents=True, exist_ok=True)
-        started = time.perf_counter()
+        began = time.perf_counter()
         with (self._store.folder / METRICS_FILE).open("a") as metrics_file:
             for batch in self._upcoming():
-                metrics = self._take(batch, started)
-                started += metrics.seconds
+                metrics = self._take(batch, began)
+                began += metrics.seconds
                 if leads:
-                    metrics_file.write(json.dumps(asdict(metrics)) + "\n")
-                    metrics_file.flush()
+                    self._report(metrics_file, metrics)
                     watcher.stepped(metrics)
                 if self.step % every == 0 or self.step == num_steps:
                     self._save(watcher)
-        if leads and not self._is_finished():
-            self._store.finish(self._files(), self._about())
+        if not self._store.is_finished():
+            files = self._files()
+            if leads:
+                self._store.finish(files, {"tool": "embedfleet tune", **asdict(self._record)})
+
+    def _report(self, file: TextIO, metrics: Metrics) -> None:
+        def write() -> None:
+            file.write(metrics_line(metrics))
+            file.flush()
+
+        self._store.guard(METRICS_FILE, write)
+
+    def _take_up(self, restored: Restored) -> None:
+        restore(self._prepared.model, self._optimizer, restored.state)
+        self.step = restored.step
 
     def _upcoming(self) -> Iterator[TokenBatch]:
         """Yield batches, each tokenized while the one before is learnt from."""
@@ -224,7 +136,7 @@ class _Run:
                 following = pool.submit(batches.batch, batch.step + 1) if more else None
                 yield batch
 
-    def _take(self, batch: TokenBatch, started: float) -> Metrics:
+    def _take(self, batch: TokenBatch, began: float) -> Metrics:
         share = learning_rate_share(batch.step, self._record.num_steps, self._settings)
         for group in self._optimizer.param_groups:
             group["lr"] = group["peak"] * share
@@ -239,9 +151,9 @@ class _Run:
             loss=done.loss,
             learning_rate=self._settings.optimizer.learning_rate * share,
             grad_norm=done.grad_norm,
-            tokens=batch.num_tokens,
+            tokens=batch.num_tokens * self._worker.share.workers,
             padding_share=round(1 - batch.num_tokens / done.padded_tokens, 4),
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - began,
             truncated=batch.num_truncated,
             cached=done.cached,
         )
@@ -261,73 +173,43 @@ class _Run:
         )
 
     def _save(self, watcher: Watcher) -> None:
-        state = capture(self._prepared.model, self._optimizer)
+        # Every worker takes part: each may hold a part only.
+        state, files = capture(self._prepared.model, self._optimizer), self._files()
         if self._worker.leads:
             progress = {"num_steps": self._record.num_steps}
-            watcher.saved(self._store.save(self.step, self._files(), state, progress))
+            watcher.saved(self._store.save(self.step, files, state, progress))
 
     def _files(self) -> ModelFiles:
         model = self._prepared.model
+        weights = all_weights(model)
         bfloat16 = self._settings.output.dtype is Dtype.BFLOAT16
         return ModelFiles(
             source=self._prepared.checkpoint.folder,
             dtype=torch.bfloat16 if bfloat16 else torch.float32,
-            weights=lambda: merged_state(model, model.state_dict()),
+            weights=lambda: merged_state(model, weights),
         )
 
-    def _about(self) -> dict[str, object]:
-        return {"tool": "embedfleet tune", **asdict(self._record)}
 
-    def _is_finished(self) -> bool:
-        return (self._store.model_folder / "training.json").is_file()
-
-
-def _record(prepared: Prepared, folder: Path) -> RunRecord:
-    """Describe the run, as it began if it goes on."""
-    settings = prepared.settings
-    before = load_record(folder)
-    whole = uncached_tokens(prepared.model, settings) if before is None else before.whole_tokens
+def _begin(
+    prepared: Prepared, store: Store, before: RunRecord | None, whole_tokens: int
+) -> RunRecord:
+    """Describe the run, as it began if it goes on, and keep the description."""
+    folder = store.folder
     record = RunRecord(
-        role=settings.role.value,
-        settings=settings_of(settings),
+        role=prepared.role.value,
+        settings=settings_of(prepared.settings),
         data=prepared.corpus.digest,
         weights=prepared.checkpoint.weights_digest,
         num_steps=prepared.plan.num_steps,
-        whole_tokens=whole,
+        whole_tokens=whole_tokens if before is None else before.whole_tokens,
     )
     if before is not None:
         refuse_other_run(folder, before, record)
-    elif folder.is_dir() and any(folder.iterdir()):
+    elif folder.is_dir() and any(not each.name.startswith(".") for each in folder.iterdir()):
         raise TrainingStopped(
             f"output.folder {folder} is not empty and holds no run. Choose another, or empty it.",
             field="output.folder",
         )
+    store.clean()
+    store.write_text(RECORD_FILE, record.to_json())
     return record
-
-
-def _cut_metrics(file: Path, step: int) -> None:
-    """Drop what was reported of steps after the checkpoint: they are taken again."""
-    if not file.is_file():
-        return
-    kept = []
-    for line in file.read_text().splitlines():
-        try:
-            if json.loads(line)["step"] > step:
-                break
-        except ValueError:
-            break  # a kill cut it off
-        kept.append(line + "\n")
-    file.write_text("".join(kept))
-
-
-def _check_dimensions(settings: Settings, native: int) -> None:
-    if not isinstance(settings, EmbedderSettings):
-        return
-    for index, each in enumerate(settings.loss.matryoshka):
-        if each.dimension > native:
-            field = f"loss.matryoshka[{index}].dimension"
-            raise InvalidRequest(
-                f"{field} is {each.dimension}; the model's vectors have {native} components. "
-                "Lower it.",
-                field=field,
-            )
