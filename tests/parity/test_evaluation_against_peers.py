@@ -23,11 +23,12 @@ from embedfleet.catalog import DEFAULT_INSTRUCTION
 from embedfleet.checkpoint import resolve
 from embedfleet.engine import EngineOptions
 from embedfleet.evaluation.beir import read_dataset
-from embedfleet.evaluation.evaluating import Candidate, Data, Settings, Watch, evaluate
+from embedfleet.evaluation.evaluating import evaluate
 from embedfleet.evaluation.instructions import SIMILARITY_INSTRUCTION, instruction_of
 from embedfleet.evaluation.measures import MEASURES
 from embedfleet.evaluation.mteb_model import MtebEmbedder
 from embedfleet.evaluation.mteb_tasks import run_tasks
+from embedfleet.evaluation.settings import Candidate, Data, Settings, Watch
 from embedfleet.evaluation.similarity import read_pairs, spearman
 from embedfleet.prompts import query_head
 

@@ -14,12 +14,12 @@ from embedfleet.cli.evaluation_tables import print_report
 from embedfleet.errors import Unsupported
 from embedfleet.evaluation.beir import RetrievalDataset
 from embedfleet.evaluation.comparing import MEAN, Difference, compare, pairs
-from embedfleet.evaluation.evaluating import Settings
 from embedfleet.evaluation.extra import needed
 from embedfleet.evaluation.measures import MEASURES
 from embedfleet.evaluation.plotting import plot
 from embedfleet.evaluation.report import FORMAT, Asked, report
 from embedfleet.evaluation.results import Cost, Kind, Results, System
+from embedfleet.evaluation.settings import Settings
 from embedfleet.evaluation.similarity import SPEARMAN, Pairs
 
 BM25 = System("bm25", Kind.BM25, "bm25")

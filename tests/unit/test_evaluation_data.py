@@ -85,6 +85,7 @@ def test_a_query_that_is_a_document_is_known_by_id_and_text(tmp_path: Path) -> N
         ({"corpus": [{"_id": "", "text": "x"}]}, "line 1: _id is empty"),
         ({"corpus": [{"_id": "d1"}]}, "line 1: text is missing"),
         ({"corpus": [{"_id": "d1", "title": 3, "text": "x"}]}, "line 1: title is 3"),
+        ({"corpus": [{"_id": "d1", "text": "\ud800"}]}, "line 1: text holds half of a surrogate"),
         ({"corpus": [*CORPUS, CORPUS[0]]}, "line 5: _id is 'd1', as in a line before"),
         ({"queries": [{"_id": "q1", "text": " "}]}, "queries.jsonl, line 1: text is empty"),
         ({"queries": [*QUERIES, QUERIES[1]]}, "queries.jsonl, line 4: _id is 'q2'"),

@@ -16,15 +16,17 @@ from embedfleet.cli.output import note, progress
 from embedfleet.engine import EngineOptions
 from embedfleet.evaluation.beir import read_dataset
 from embedfleet.evaluation.comparing import MEAN, compare
-from embedfleet.evaluation.evaluating import Candidate, Data, Settings, Watch
 from embedfleet.evaluation.evaluating import evaluate as run
 from embedfleet.evaluation.lexical import BM25
 from embedfleet.evaluation.mteb_tasks import find_tasks, run_tasks
 from embedfleet.evaluation.plotting import plot
 from embedfleet.evaluation.report import Asked, report
+from embedfleet.evaluation.settings import Candidate, Data, Settings, Watch
 from embedfleet.evaluation.similarity import read_pairs
 
 __all__ = ["evaluate"]
+
+DEFAULTS = Settings()
 
 
 @click.command()
@@ -77,7 +79,7 @@ __all__ = ["evaluate"]
 @click.option(
     "--output-types",
     type=OutputTypes(),
-    default="FLOAT32,FLOAT16,INT8,BINARY",
+    default=",".join(DEFAULTS.output_types),
     show_default=True,
     metavar="TYPE,...",
     help="How vectors are stored; also BINARY+INT8.",
@@ -85,7 +87,7 @@ __all__ = ["evaluate"]
 @click.option(
     "--depth",
     type=click.IntRange(min=1),
-    default=100,
+    default=DEFAULTS.depth,
     show_default=True,
     help="Documents a reranker orders anew for each query.",
 )
@@ -93,7 +95,7 @@ __all__ = ["evaluate"]
 @click.option(
     "--max-document-tokens",
     type=click.IntRange(min=2),
-    default=8192,
+    default=DEFAULTS.max_document_tokens,
     show_default=True,
     help="The end of longer documents is cut; the report counts them.",
 )

@@ -78,17 +78,13 @@ def read_dataset(
     queries = _texts(folder / "queries.jsonl", titled=False)
     judgements = _qrels(folder, split)
     relevance = _joined(judgements, documents, queries)
-    judged = [each for each in queries if each in relevance]
-    asked = [each for each in judged if max(relevance[each].values()) > 0]
+    asked = _asked(queries, relevance, max_queries)
     if not asked:
         raise InvalidRequest(
             f"{judgements[0].file} holds no query with a relevant document (score above 0), so "
             "nothing can be measured. Choose another split.",
             field="data",
         )
-    if max_queries is not None and len(asked) > max_queries:
-        drawn = np.random.default_rng(_SAMPLE_SEED).permutation(len(asked))[:max_queries]
-        asked = [asked[place] for place in sorted(drawn)]
     filled = {each: text for each, text in documents.items() if text}
     if not filled:
         raise InvalidRequest(
@@ -106,6 +102,19 @@ def read_dataset(
         num_without_text=len(documents) - len(filled),
         num_without_relevant=sum(max(each.values()) <= 0 for each in relevance.values()),
     )
+
+
+def _asked(
+    queries: Mapping[str, str],
+    relevance: Mapping[str, Mapping[str, int]],
+    max_queries: int | None,
+) -> list[str]:
+    """Choose the queries to which something is relevant, or a sample of them, in order."""
+    asked = [each for each in queries if max(relevance.get(each, {"": 0}).values()) > 0]
+    if max_queries is None or len(asked) <= max_queries:
+        return asked
+    drawn = np.random.default_rng(_SAMPLE_SEED).permutation(len(asked))[:max_queries]
+    return [asked[place] for place in sorted(drawn)]
 
 
 def _texts(file: Path, titled: bool) -> dict[str, str]:

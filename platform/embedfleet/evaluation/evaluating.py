@@ -6,17 +6,14 @@ element types come from these vectors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from embedfleet import engine
-from embedfleet.catalog import DEFAULT_INSTRUCTION
-from embedfleet.engine import EngineOptions
 from embedfleet.evaluation.beir import RetrievalDataset
 from embedfleet.evaluation.encoding import (
     Encoded,
-    Progress,
     SecondStage,
     embed_documents,
     embed_queries,
@@ -27,6 +24,7 @@ from embedfleet.evaluation.lexical import BM25, Lexical
 from embedfleet.evaluation.measures import DEPTH
 from embedfleet.evaluation.ranking import Ranking
 from embedfleet.evaluation.results import Cost, Kind, Results, System
+from embedfleet.evaluation.settings import Candidate, Data, Settings, Watch
 from embedfleet.evaluation.similarity import Pairs, cosines, spearman
 from embedfleet.evaluation.variants import Index, Variant, stored, variants_of
 from embedfleet.messages import Role
@@ -34,56 +32,7 @@ from embedfleet.messages import Role
 if TYPE_CHECKING:
     from embedfleet.engine import LocalEmbedder
 
-__all__ = ["DEFAULT_MAX_DOCUMENT_TOKENS", "Candidate", "Data", "Settings", "Watch", "evaluate"]
-
-DEFAULT_MAX_DOCUMENT_TOKENS: Final = 8192
-"""What the published models' own examples read of a text."""
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A model to evaluate: how reports call it, and where it is."""
-
-    label: str
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """What models are measured on; names of datasets and pairs differ."""
-
-    datasets: tuple[RetrievalDataset, ...] = ()
-    pairs: tuple[Pairs, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What is measured, and how models run.
-
-    Attributes:
-        dimensions: None means 32 and its doubles up to each model's native one.
-        output_types: How vectors are stored; the native dimension in FLOAT32 always counts too.
-        depth: Documents that a reranker orders anew for each query.
-        max_document_tokens: The end of longer documents is cut.
-        instruction: Of queries, for embedders and rerankers.
-        ablate_instruction: Measure embedders without instruction too.
-    """
-
-    dimensions: tuple[int, ...] | None = None
-    output_types: tuple[str, ...] = ("FLOAT32", "FLOAT16", "INT8", "BINARY")
-    depth: int = 100
-    max_document_tokens: int = DEFAULT_MAX_DOCUMENT_TOKENS
-    instruction: str = DEFAULT_INSTRUCTION
-    ablate_instruction: bool = False
-    options: EngineOptions = field(default_factory=EngineOptions)
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """Who is told what goes on: a progress bar, and a line for each finished piece."""
-
-    progress: Progress
-    note: Callable[[str], None]
+__all__ = ["evaluate"]
 
 
 class _Evaluation:

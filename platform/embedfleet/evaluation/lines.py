@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from embedfleet.errors import InvalidRequest
 
 __all__ = ["Line", "json_lines", "tab_lines"]
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,8 @@ class Line:
         if not isinstance(value, str):
             found = "is missing" if value is None else f"is {json.dumps(value)[:60]}, not text"
             raise self.error(field, found, "Write it as a JSON string")
+        if _SURROGATE.search(value):
+            raise self.error(field, "holds half of a surrogate pair", "Write valid Unicode")
         return value
 
     def error(self, field: str, found: str, remedy: str) -> InvalidRequest:

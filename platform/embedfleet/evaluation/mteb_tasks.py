@@ -10,9 +10,9 @@ from difflib import get_close_matches
 from typing import Any
 
 from embedfleet.errors import FetchFailed, InvalidRequest
-from embedfleet.evaluation.evaluating import Candidate, Settings
 from embedfleet.evaluation.extra import needed
 from embedfleet.evaluation.mteb_model import MtebEmbedder
+from embedfleet.evaluation.settings import Candidate, Settings
 
 __all__ = ["find_tasks", "run_tasks"]
 

@@ -28,17 +28,18 @@ from typing import Any, Final
 
 from embedfleet.evaluation.bootstrap import CONFIDENCE, NUM_RESAMPLES, Interval
 from embedfleet.evaluation.comparing import Compared, sentence
-from embedfleet.evaluation.evaluating import Settings
 from embedfleet.evaluation.lexical import BM25, describe
-from embedfleet.evaluation.measures import MEASURES
+from embedfleet.evaluation.measures import DEPTH, MEASURES
 from embedfleet.evaluation.results import Kind, Results, System
+from embedfleet.evaluation.settings import Settings
+from embedfleet.evaluation.variants import OVERSAMPLING
 
 __all__ = ["FORMAT", "Asked", "report"]
 
 FORMAT: Final = "embedfleet.evaluation/v1"
 _BINARY: Final = (
-    "BINARY takes four times as many documents as are wanted by Hamming distance, then orders them "
-    "by the float query's product with the bits; BINARY+INT8 by its product with int8 components"
+    "BINARY takes {} documents by Hamming distance, then orders them by the float query's product "
+    "with the bits; BINARY+INT8 by its product with int8 components"
 )
 
 
@@ -99,7 +100,7 @@ def _settings(asked: Asked) -> dict[str, object]:
         "measures": list(MEASURES),
         "baseline": asked.baseline,
         "bm25": describe(),
-        "binary": _BINARY,
+        "binary": _BINARY.format(OVERSAMPLING * max(DEPTH, settings.depth)),
         "confidence": CONFIDENCE,
         "resamples": NUM_RESAMPLES,
         "seed": asked.seed,

@@ -19,11 +19,19 @@ from embedfleet.evaluation.ranking import NOTHING, Places, Ranking, best, blocks
 from embedfleet.messages import Float32Array, OutputType
 from embedfleet.vectors import Finish, check_dimension, finish
 
-__all__ = ["OUTPUT_TYPES", "Index", "Variant", "dimensions_of", "stored", "variants_of"]
+__all__ = [
+    "OUTPUT_TYPES",
+    "OVERSAMPLING",
+    "Index",
+    "Variant",
+    "dimensions_of",
+    "stored",
+    "variants_of",
+]
 
 BINARY_INT8: Final = "BINARY+INT8"
 OUTPUT_TYPES: Final = ("FLOAT32", "FLOAT16", "INT8", "BINARY", BINARY_INT8)
-_OVERSAMPLING: Final = 4
+OVERSAMPLING: Final = 4
 _ROWS: Final = 8192
 _SCALE_BYTES: Final = 4
 _SMALLEST: Final = 32
@@ -90,7 +98,7 @@ class Index:
             return best(_without(asked @ self.documents.T, own), k)
         # Products of signs are whole numbers, dimension - 2 * distance: exact in float32.
         near = np.where(asked > 0, np.float32(1), np.float32(-1)) @ self.signs.T
-        candidates = best(_without(near, own), _OVERSAMPLING * k).places
+        candidates = best(_without(near, own), OVERSAMPLING * k).places
         scores = np.take_along_axis(asked @ self.documents.T, candidates, axis=1)
         scores[candidates == NOTHING] = -np.inf
         again = best(scores, k)
