@@ -23,13 +23,15 @@ from embedfleet.evaluation.settings import Settings
 from embedfleet.evaluation.similarity import SPEARMAN, Pairs
 
 BM25 = System("bm25", Kind.BM25, "bm25")
-MERGED = System("merged", Kind.EMBEDDER, "merged", 64, "FLOAT32", 256)
+MERGED = System("merged", Kind.EMBEDDER, "merged", 64, "FLOAT32", 256, engine="cpu float32")
 SMALL = System("merged@32 INT8", Kind.EMBEDDER, "merged", 32, "INT8", 36, variant_of="merged")
 BARE = System(
     "merged without instruction", Kind.EMBEDDER, "merged", 64, "FLOAT32", 256, False, "", "merged"
 )
-SINGLE = System("single", Kind.EMBEDDER, "single", 64, "FLOAT32", 256)
-SECOND = System("merged > judge", Kind.RERANKER, "judge", first_stage="merged")
+SINGLE = System("single", Kind.EMBEDDER, "single", 64, "FLOAT32", 256, engine="cpu float32")
+SECOND = System(
+    "merged > judge", Kind.RERANKER, "judge", first_stage="merged", engine="cpu float32"
+)
 SYSTEMS = (BM25, MERGED, SMALL, BARE, SINGLE, SECOND)
 
 
@@ -174,7 +176,7 @@ def test_tables_say_what_the_report_says(capsys: pytest.CaptureFixture[str]) -> 
         "Quality on the mean of all data", "nDCG@10 by data, of whole systems",
         "Differences in nDCG@10, paired bootstrap", "Similarity on sts", "Tasks of mteb",
         "Baseline: BM25 (lucene, k1=1.5, b=0.75), English stop words",
-        "merged: 6 documents cut to 8,192 tokens or the model's limit.",
+        "merged: 6 documents cut to 8,192 tokens or the model's limit; ran on cpu float32.",
     ):  # fmt: skip
         assert line in said
 

@@ -156,7 +156,8 @@ def _notes(report: Record) -> None:
             what = "pairs" if each["kind"] == "reranker" else "documents"
             lines.append(
                 f"{each['name']}: {each['numTruncated']:,} {what} cut to "
-                f"{settings['maxDocumentTokens']:,} tokens or the model's limit."
+                f"{settings['maxDocumentTokens']:,} tokens or the model's limit; "
+                f"ran on {each['engine']}."
             )
     click.echo("\n".join(lines))
 

@@ -31,6 +31,7 @@ from embedfleet.messages import Role
 
 if TYPE_CHECKING:
     from embedfleet.engine import LocalEmbedder
+    from embedfleet.engine.base import EngineInfo
 
 __all__ = ["evaluate"]
 
@@ -42,6 +43,7 @@ class _Evaluation:
         self._settings = settings
         self._watch = watch
         self._first_stages = first_stages
+        self._engine = ""
         self._k = max(DEPTH, settings.depth)
         self._own = {dataset.name: dataset.own_documents() for dataset in datasets}
         # By dataset, then system: what second stages go through.
@@ -58,6 +60,7 @@ class _Evaluation:
     def embedder(self, candidate: Candidate) -> None:
         with engine.load_embedder(candidate.source, options=self._settings.options) as embedder:
             native = embedder.engine.info.native_dimension
+            self._engine = _engine(embedder.engine.info)
             variants = variants_of(native, self._settings.dimensions, self._settings.output_types)
             for dataset in self.results.datasets:
                 documents = self._documents(embedder, candidate, dataset)
@@ -76,6 +79,7 @@ class _Evaluation:
         settings = self._settings
         stage = SecondStage(settings.depth, settings.instruction, settings.max_document_tokens)
         with engine.load_reranker(candidate.source, options=settings.options) as reranker:
+            self._engine = _engine(reranker.engine.info)
             for dataset in self.results.datasets:
                 for first, ranking in self._first[dataset.name].items():
                     system = System(
@@ -130,12 +134,14 @@ class _Evaluation:
             one, num_bytes = stored(left, variant)
             other, _ = stored(right, variant)
             system = _system(candidate.label, variant, variants[0])
-            system = replace(system, bytes_per_vector=num_bytes)
+            system = replace(system, bytes_per_vector=num_bytes, engine=self._engine)
             self.results.add_cosines(pairs, system, cosines(one, other))
         found = spearman(self.results.cosines[pairs.name, candidate.label], pairs.scores)
         self._watch.note(f"{candidate.label} on {pairs.name}: Spearman {100 * found:.1f}")
 
     def _add(self, dataset: RetrievalDataset, system: System, ranking: Ranking, cost: Cost) -> None:
+        if system.kind is not Kind.BM25:
+            system = replace(system, engine=self._engine)
         self.results.add(dataset, system, ranking, cost)
         if system.variant_of:
             return
@@ -190,6 +196,10 @@ def _check(
         variants_of(checkpoint.config.hidden_size, settings.dimensions, settings.output_types)
     for candidate in rerankers:
         open_checkpoint(resolve(candidate.source), Role.RERANKER)
+
+
+def _engine(info: EngineInfo) -> str:
+    return f"{info.device} {info.dtype}"
 
 
 def _system(label: str, variant: Variant, full: Variant, instruction: bool = True) -> System:

@@ -6,8 +6,8 @@
                    baseline, bm25, binary, confidence, resamples, seed
     datasets[]     name, numDocuments, numQueries, numWithoutText, numWithoutRelevant, numOwn
     systems[]      name, kind (bm25, embedder, reranker), model, source, and where they apply
-                   dimension, outputType, bytesPerVector, instruction, firstStage, variantOf;
-                   documentsPerSecond or pairsPerSecond, tokensPerSecond, numTruncated;
+                   dimension, outputType, bytesPerVector, instruction, firstStage, variantOf,
+                   engine; documentsPerSecond or pairsPerSecond, tokensPerSecond, numTruncated;
                    quality: by name of dataset or pairs, and "mean" of several datasets: by measure:
                    value, low, high
     differences[]  system, against, dataset (or pairs, or "mean"), measure, value, low, high, shown,
@@ -140,6 +140,7 @@ def _system(
         "instruction": None if system.kind is Kind.BM25 else system.instruction,
         "firstStage": system.first_stage or None,
         "variantOf": system.variant_of or None,
+        "engine": system.engine or None,
         counted: rate,
         "tokensPerSecond": tokens,
         "numTruncated": None if system.kind is Kind.BM25 else cost.num_truncated,

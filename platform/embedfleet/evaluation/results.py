@@ -39,6 +39,7 @@ class System:
         first_stage: Name of the system whose documents a reranker orders anew.
         variant_of: Name of the same model's system at its native dimension in FLOAT32 and with
             instruction; empty for that one.
+        engine: Device and type of the matrix products, which speed belongs to; empty for BM25.
     """
 
     name: str
@@ -50,6 +51,7 @@ class System:
     instruction: bool = True
     first_stage: str = ""
     variant_of: str = ""
+    engine: str = ""
 
 
 @dataclass(frozen=True, slots=True)
