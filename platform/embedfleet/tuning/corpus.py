@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,8 @@ __all__ = ["Corpus", "Group", "data_files", "index_corpus"]
 
 Int64Array = npt.NDArray[np.int64]
 UInt32Array = npt.NDArray[np.uint32]
+
+_KEPT_INSTRUCTIONS: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class Corpus:
         positive_hashes: (m,) uint32: of all positives, end to end.
         positive_starts: (n + 1,) int64: where each example's positives start.
         groups: In the order in which they first appear.
+        instructions: Different ones that examples bring, up to a thousand.
         digest: Of all lines: another one is other data.
     """
 
@@ -71,6 +75,7 @@ class Corpus:
     positive_hashes: UInt32Array
     positive_starts: Int64Array
     groups: tuple[Group, ...]
+    instructions: tuple[str, ...]
     digest: str
 
     def __len__(self) -> int:
@@ -115,6 +120,7 @@ class _Index:
         self.positive_starts = array("q", [0])
         self.group_numbers = array("q")
         self.groups: dict[tuple[int, str, str], int] = {}
+        self.instructions: dict[str, None] = {}
         self.problems: list[str] = []
         self.digest = 0
 
@@ -142,6 +148,8 @@ class _Index:
         self.query_hashes.append(zlib.crc32(example.query.encode()))
         self.positive_hashes.extend(zlib.crc32(each.encode()) for each in example.positives)
         self.positive_starts.append(len(self.positive_hashes))
+        if example.instruction is not None and len(self.instructions) < _KEPT_INSTRUCTIONS:
+            self.instructions[example.instruction] = None
         group = (source_number, example.task, example.language)
         self.group_numbers.append(self.groups.setdefault(group, len(self.groups)))
 
@@ -196,6 +204,7 @@ def index_corpus(sources: Sequence[DataFile]) -> Corpus:
         positive_hashes=np.array(index.positive_hashes, np.uint32),
         positive_starts=np.array(index.positive_starts, np.int64),
         groups=_groups(index, numbers, sources),
+        instructions=tuple(index.instructions),
         digest=f"{len(numbers)}-{index.digest:08x}",
     )
 

@@ -17,6 +17,7 @@ import torch
 
 from embedfleet.errors import EmbedfleetError, InvalidRequest
 from embedfleet.messages import EmbedItem, EmbedOptions, InputType, RerankOptions, Truncation
+from embedfleet.prompts import RERANK_PREFIX, RERANK_SUFFIX, rerank_head
 from embedfleet.tokenization import EmbeddingTokenizer, RerankingTokenizer, Tokenized, Tokenizer
 from embedfleet.tuning.batches import ContrastiveRows, PairRows, Share, TokenBatch
 from embedfleet.tuning.contrast import document_ids
@@ -29,6 +30,9 @@ __all__ = ["EmbedderBatches", "RerankerBatches", "Source"]
 
 _NEGATIVES: Final = 3
 """Stream of random numbers, beside those of sampling."""
+
+_LEAST_DOCUMENT: Final = 8
+"""Tokens of a document below which nothing can be learnt of a pair."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,14 @@ class EmbedderBatches:
         self._queries = EmbeddingTokenizer(tokenizer, min(sequence.max_query_tokens, max_tokens))
         documents = min(sequence.max_document_tokens, max_tokens)
         self._documents = EmbeddingTokenizer(tokenizer, documents)
+        for instruction in (sequence.instruction, *source.corpus.instructions):
+            try:
+                self._queries([], EmbedOptions(InputType.QUERY, instruction=instruction), "")
+            except InvalidRequest as error:
+                raise InvalidRequest(
+                    f"sequence.maxQueryTokens: {error.message} Or raise maxQueryTokens.",
+                    field="sequence.maxQueryTokens",
+                ) from error
 
     def batch(self, step: int) -> TokenBatch:
         """Draw, read and tokenize a step's examples; the same for the same step."""
@@ -125,7 +137,18 @@ class RerankerBatches:
         self, source: Source, sequence: RerankerSequence, tokenizer: Tokenizer, max_tokens: int
     ) -> None:
         self._source, self._sequence = source, sequence
-        self._pairs = RerankingTokenizer(tokenizer, min(sequence.max_tokens, max_tokens))
+        limit = min(sequence.max_tokens, max_tokens)
+        self._pairs = RerankingTokenizer(tokenizer, limit)
+        for instruction in (sequence.instruction, *source.corpus.instructions):
+            parts = (RERANK_PREFIX, rerank_head(instruction, ""), RERANK_SUFFIX)
+            prompt = sum(len(tokenizer.encode_template(part)) for part in parts)
+            if prompt + sequence.max_query_tokens + _LEAST_DOCUMENT > limit:
+                raise InvalidRequest(
+                    f"sequence.maxTokens is {limit}; the prompt takes {prompt} tokens with its "
+                    f"instruction, a query up to {sequence.max_query_tokens}, and a document needs "
+                    f"at least {_LEAST_DOCUMENT}. Raise it, or lower maxQueryTokens.",
+                    field="sequence.maxTokens",
+                )
 
     def batch(self, step: int) -> TokenBatch:
         """Draw, read and tokenize a step's examples; the same for the same step."""

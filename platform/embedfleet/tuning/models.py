@@ -7,13 +7,14 @@ queries, output and MLP of that one only. Both are exact; a test holds them to t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from embedfleet.checkpoint import Checkpoint, open_checkpoint, resolve
 from embedfleet.checkpoint.layout import LM_HEAD, needs_lm_head
@@ -32,6 +33,7 @@ class TrainedModel(nn.Module):
     Attributes:
         body: transformers' Qwen3Model, or the same with adapters in its layers.
         head: A reranker's output head where it is not the embedding table.
+        checkpointing: Layers are computed again for their gradients instead of kept.
         whole_layers: Run the last layer for every token, as a sharded one has to be.
     """
 
@@ -39,6 +41,7 @@ class TrainedModel(nn.Module):
         super().__init__()
         self.body = body
         self.head = head
+        self.checkpointing = False
         self.whole_layers = False
         self._answers = answers
 
@@ -58,19 +61,24 @@ class TrainedModel(nn.Module):
         rotary = body.rotary_emb(hidden, places)
         layers = list(body.layers)
         for layer in layers if self.whole_layers else layers[:-1]:
-            hidden = layer(
-                hidden, attention_mask=None, position_embeddings=rotary, position_ids=places
-            )
+            hidden = self._run(_layer, layer, hidden, rotary, places)
         if self.whole_layers:
             hidden = hidden[torch.arange(len(last), device=last.device), last]
         else:
-            hidden = _last_layer(layers[-1], hidden, rotary, last)
+            hidden = self._run(_last_layer, layers[-1], hidden, rotary, last)
         state: Tensor = body.norm(hidden)
         if self._answers is None:
             return state
         yes, no = self._answers
         table = body.embed_tokens.weight if self.head is None else self.head.weight
         return functional.linear(state.float(), (table[yes] - table[no]).float()[None])[:, 0]
+
+    def _run(self, run: Callable[..., Tensor], *given: object) -> Tensor:
+        """Run a layer, to be run again for its gradients if memory is to be saved."""
+        if not (self.checkpointing and torch.is_grad_enabled()):
+            return run(*given)
+        output: Tensor = checkpoint(run, *given, use_reentrant=False)
+        return output
 
 
 def load_model(settings: TuneSettings, role: Role) -> tuple[TrainedModel, Tokenizer, Checkpoint]:
@@ -80,28 +88,27 @@ def load_model(settings: TuneSettings, role: Role) -> tuple[TrainedModel, Tokeni
         CheckpointError: Its files are not what they should be, or do not fit one another.
         InvalidRequest: `freeze` names no weight, or leaves none to train.
     """
-    checkpoint = open_checkpoint(resolve(settings.model.source, settings.model.revision), role)
-    tokenizer = checkpoint.load_tokenizer()
+    opened = open_checkpoint(resolve(settings.model.source, settings.model.revision), role)
+    tokenizer = opened.load_tokenizer()
     answers = tokenizer.yes_no_ids() if role is Role.RERANKER else None
-    body = _empty_body(checkpoint.folder)
+    body = _empty_body(opened.folder)
     head = None
-    if needs_lm_head(checkpoint.config, role):
-        head = nn.Linear(checkpoint.config.hidden_size, checkpoint.config.vocab_size, bias=False)
+    if needs_lm_head(opened.config, role):
+        head = nn.Linear(opened.config.hidden_size, opened.config.vocab_size, bias=False)
     own: dict[str, Tensor] = dict(body.named_parameters())
     if head is not None:
         own[LM_HEAD] = head.weight
     with torch.no_grad():
-        for name, tensor in checkpoint.tensors():
+        for name, tensor in opened.tensors():
             own[name].copy_(tensor)
     _freeze(body, head, settings.freeze)
     model = TrainedModel(body, head, answers)
     if settings.lora is not None:
         _add_adapters(model, settings.lora)
-    if settings.gradient_checkpointing:
-        body.gradient_checkpointing_enable({"use_reentrant": False})
+    model.checkpointing = settings.gradient_checkpointing
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InvalidRequest("freeze leaves nothing to train. Take a name out of it.")
-    return model.train(), tokenizer, checkpoint
+    return model.train(), tokenizer, opened
 
 
 def merged_state(model: TrainedModel, state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
@@ -174,6 +181,14 @@ def _add_adapters(model: TrainedModel, lora: Lora) -> None:
     inject_adapter_in_model(config, model.body)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(".lora_" in name)
+
+
+def _layer(layer: Any, hidden: Tensor, rotary: tuple[Tensor, Tensor], places: Tensor) -> Tensor:
+    """Run a decoder layer for every token."""
+    done: Tensor = layer(
+        hidden, attention_mask=None, position_embeddings=rotary, position_ids=places
+    )
+    return done
 
 
 def _last_layer(layer: Any, hidden: Tensor, rotary: tuple[Tensor, Tensor], last: Tensor) -> Tensor:

@@ -162,7 +162,7 @@ def summary(settings: Settings, model: Path) -> Iterator[str]:
         yield f"loss: {picture}"
     yield f"model: {model}"
     if settings.role is Role.EMBEDDER:
-        yield f"next: embedfleet evaluate --embedder {model} DATA"
+        yield f"next: embedfleet evaluate --model {model} --data FOLDER"
     checkpoints = sorted((folder / "checkpoints").glob("step-*"))
     if len(checkpoints) > 1:
-        yield f"next: embedfleet merge {folder}/checkpoints/step-* -o {folder}/merged"
+        yield f"next: embedfleet merge {folder}/checkpoints/step-* --output {folder}/merged"

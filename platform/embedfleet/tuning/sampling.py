@@ -92,7 +92,7 @@ class Plan:
 def plan_batches(corpus: Corpus, settings: TuneSettings) -> Plan:
     """Plan a run's batches.
 
-    Groups of n examples are sampled by n^(1/temperature), times their weight. A group of fewer
+    Groups of n batches are sampled by n^(1/temperature), times their weight. A group of fewer
     examples than a batch has smaller batches; what is left of an epoch, less than one batch, is
     left out, and is other examples each time.
 
@@ -107,14 +107,15 @@ def plan_batches(corpus: Corpus, settings: TuneSettings) -> Plan:
                 f"{group.task} and language {group.language}; a batch has one of each, and needs "
                 f"at least {least} examples. Add some, or give the entry of data one task."
             )
-    counts = np.array([len(group.rows) for group in corpus.groups], np.float64)
+    size = settings.batch.size
+    # Whole batches, so that epochs come out even where nothing is weighted.
+    counts = np.array([max(1, len(group.rows) // size) for group in corpus.groups], np.float64)
     steps = settings.schedule.steps
     if steps is None:
-        whole = np.maximum(counts // settings.batch.size, 1)
-        steps = int(whole.sum()) * (settings.schedule.epochs or 1)
+        steps = int(counts.sum()) * (settings.schedule.epochs or 1)
     weights = np.array([group.weight for group in corpus.groups])
     weights *= counts ** (1 / settings.sampling.temperature)
-    return Plan(corpus, settings.batch.size, settings.seed, _shares(weights, steps))
+    return Plan(corpus, size, settings.seed, _shares(weights, steps))
 
 
 def _shares(weights: npt.NDArray[np.float64], total: int) -> Int64Array:

@@ -99,7 +99,7 @@ class Sampling(Part):
     """How batches are shared out between groups of one source, task and language."""
 
     temperature: Annotated[float, Field(ge=1, le=1e6)] = 1
-    """1 samples each group by its number of examples n, higher ones by n^(1/temperature)."""
+    """1 samples each group by its number of batches n, higher ones by n^(1/temperature)."""
 
 
 class EmbedderSequence(Part):

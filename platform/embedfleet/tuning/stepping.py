@@ -186,15 +186,19 @@ def learning_rate_share(step: int, num_steps: int, settings: TuneSettings) -> fl
     return schedule.minimum_share + (1 - schedule.minimum_share) * cosine
 
 
-def uncached_tokens(model: TrainedModel, settings: TuneSettings) -> int:
+def uncached_tokens(model: TrainedModel, settings: TuneSettings, device: str) -> int:
     """Tell how many padded tokens a batch may have before its gradients are cached.
 
     Measured on a small input, because checkpointing, adapters and types all change it.
+
+    Args:
+        model: On the CPU, and whole.
+        settings: Of the run.
+        device: Where it will be trained.
     """
     choice = settings.batch.cache_gradients
     if choice is not CacheGradients.AUTO:
         return 0 if choice is CacheGradients.ALWAYS else 2**62
-    device = next(model.parameters()).device
     kept: dict[int, int] = {}
     own = {each.untyped_storage().data_ptr() for each in model.parameters()}
 
@@ -204,21 +208,21 @@ def uncached_tokens(model: TrainedModel, settings: TuneSettings) -> int:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    token_ids = torch.zeros((4, 64), dtype=torch.int64, device=device)
-    last = torch.full((4,), 63, device=device)
+    token_ids = torch.zeros((2, 32), dtype=torch.int64)
+    last = torch.full((2,), 31)
     autocast = settings.precision is Dtype.BFLOAT16
     with (
         torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
-        torch.autocast(device.type, torch.bfloat16, enabled=autocast),
+        torch.autocast("cpu", torch.bfloat16, enabled=autocast),
     ):
         output = model(token_ids, last)
     bytes_per_token = max(1, sum(kept.values()) // token_ids.numel())
     del output
-    if device.type == "cuda":
-        free: int = torch.cuda.mem_get_info(device)[0]
+    if device == "cpu":
+        free: int = psutil.virtual_memory().available
     else:
-        free = psutil.virtual_memory().available
-    return int(free * _MEMORY_SHARE[device.type] / bytes_per_token)
+        free = torch.cuda.mem_get_info(device)[0] - sum(p.nbytes for p in model.parameters()) * 4
+    return max(0, int(free * _MEMORY_SHARE[device.partition(":")[0]] / bytes_per_token))
 
 
 def _dimensions(settings: TuneSettings, model: Any) -> Mapping[int, float]:

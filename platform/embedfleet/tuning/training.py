@@ -63,11 +63,11 @@ def train(settings: EmbedderSettings | RerankerSettings, worker: Worker, watcher
     torch.manual_seed(settings.seed + worker.share.rank)
     prepared = prepare(settings, worker.share)
     store = Store(Path(settings.output.folder), settings.checkpoints.keep)
+    whole = uncached_tokens(prepared.model, settings, worker.device)
     prepared.model.to(worker.device)
     if worker.sharded:
         shard(prepared.model, settings.precision)
     before = agreed(lambda: load_record(store.folder), worker.leads)
-    whole = uncached_tokens(prepared.model, settings)
     record = agreed(lambda: _begin(prepared, store, before, whole), worker.leads)
     run = _Run(prepared, store, record, worker)
     run.resume()
