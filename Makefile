@@ -6,7 +6,7 @@ UV := $(shell command -v uv || echo .cache/uv/bin/uv)
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
-.PHONY: help setup demo up down check test test-fleets test-clusters lint types layers unit integration chaos bench protos crds docs tools lock clean
+.PHONY: help setup demo up down check test test-fleets test-clusters lint types layers unit integration chaos bench protos crds docs tools models lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -65,7 +65,7 @@ chaos: setup tools ## Kill one thing after the other under traffic: about ten mi
 tools: setup ## Build the programs that tests call, where there is Go: once, about 20 minutes
 	@$(BIN)/python tests/go_tools.py
 
-BENCHMARKS := roof throughput rerank tax front latency interference memory operator
+BENCHMARKS := roof throughput rerank tax front latency interference memory operator tune evaluate
 
 bench: $(BENCHMARKS:%=bench-%) ## Every measure, one after the other: about an hour and a half
 
@@ -84,6 +84,10 @@ crds: setup ## Rewrite the chart of custom resource definitions
 
 docs: setup ## Rewrite the tables and the schema that documents and charts repeat of the code
 	$(BIN)/python -m embedfleet_operator.docs .
+
+models: setup ## Make the embedded models anew from gathered data: hours, on a Debian machine
+	$(UV) pip install --python $(BIN)/python --requirement pyproject.toml --extra recipe
+	$(BIN)/python -m embedfleet.embedded.recipe .cache/models
 
 lock: setup ## Update requirements.lock
 	$(UV) pip compile --universal --python-version 3.11 --extra dev --upgrade --no-header --no-annotate --output-file requirements.lock pyproject.toml

@@ -67,14 +67,14 @@ REFUSED = {
         RERANK, pairs("docs", "q", "a"), INVALID, "model", "'docs'", "EmbeddingService.Embed",
     ),
     # Numbers out of range. A negative uint32 is a large one.
-    "dimension-0": (EMBED, texts("docs", "a", dimension=0), INVALID, "dimension", "0", "32 to 128"),
+    "dimension-0": (EMBED, texts("docs", "a", dimension=0), INVALID, "dimension", "0", "32 to 256"),
     "dimension-31": (EMBED, texts("docs", "a", dimension=31), INVALID, "dimension", "31", "32 to"),
     "dimension-above": (
-        EMBED, texts("docs", "a", dimension=129), INVALID, "dimension", "129", "32 to 128",
+        EMBED, texts("docs", "a", dimension=257), INVALID, "dimension", "257", "32 to 256",
     ),
     "dimension-negative": (
         EMBED, embed_bytes() + b"\x28" + b"\xff" * 9 + b"\x01", INVALID,
-        "dimension", "4294967295", "32 to 128",
+        "dimension", "4294967295", "32 to 256",
     ),
     "dimension-of-bits": (
         EMBED, texts("docs", "a", dimension=100, output_type="BINARY"), INVALID,
@@ -161,7 +161,7 @@ REFUSED = {
 
 
 def good(caller):
-    assert len(caller.call(EMBED, texts("docs", "a")).embeddings[0].values) == 128
+    assert len(caller.call(EMBED, texts("docs", "a")).embeddings[0].values) == 256
     assert len(caller.call(RERANK, pairs("relevance", "q", "a")).results) == 1
 
 
@@ -191,7 +191,7 @@ BAD_ITEMS = {
     "endless": (texts("docs", "x" * 4_200_000).items[0], "items[1].text", "4,200,000", "Cut it"),
     "too-long": (texts("docs", LONG).items[0], "items[1].text", "1,000", "truncation", "shorten"),
     "no-ids": (ids("docs", []).items[0], "items[1].token_ids", "empty", "at least one"),
-    "id-above": (ids("docs", [5, 4122]).items[0], "items[1].token_ids", "[1] is 4122", "0 to "),
+    "id-above": (ids("docs", [5, 10_266]).items[0], "items[1].token_ids", "[1] is 10266", "0 to "),
     "id-far-above": (ids("docs", [2**32 - 1]).items[0], "items[1].token_ids", "4294967295", "0 to"),
     "id-special": (
         # <|im_end|> of the embedded models.
@@ -215,7 +215,7 @@ def test_bad_item_leaves_its_neighbours_alone(caller, case):
         assert fragment in bad.error.message
     assert (len(bad.values), bad.num_tokens) == (0, 0)
     assert (response.usage.num_items, response.usage.num_failed) == (3, 1)
-    assert len(first.values) == 128
+    assert len(first.values) == 256
     assert first == last
 
 
@@ -223,7 +223,7 @@ def test_text_that_is_not_utf8_is_its_items_fault(caller):
     items = [wire_embedding.EmbedItem(text=text) for text in (b"a", NOT_UTF8, b"\xed\xa0\x80")]
     response = caller.call(EMBED, embed_bytes(items=items))
     good_one, broken, surrogate = response.embeddings
-    assert len(good_one.values) == 128
+    assert len(good_one.values) == 256
     for each, field in ((broken, "items[1].text"), (surrogate, "items[2].text")):
         assert (each.error.code, each.error.field) == (INVALID_ARGUMENT, field)
         assert "UTF-8" in each.error.message
@@ -271,7 +271,7 @@ def test_deadline_that_is_past_is_said_so(caller, seconds):
 def test_number_of_another_kind_is_no_option(caller):
     # NaN as a fixed32 in the place of `dimension`: an unknown field, as protobuf has it.
     request = embed_bytes() + b"\x2d\x00\x00\xc0\x7f"
-    assert caller.call(EMBED, request, timeout=TIMEOUT_SECONDS).dimension == 128
+    assert caller.call(EMBED, request, timeout=TIMEOUT_SECONDS).dimension == 256
 
 
 def test_replicas_are_the_same_and_no_larger(witness):

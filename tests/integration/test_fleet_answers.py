@@ -162,7 +162,7 @@ def test_compressed_calls_get_the_same(caller, compression):
     expect([r.score for r in compressed.results], [r.score for r in plainly.results])
 
 
-@pytest.mark.parametrize("dimension", [32, 100, 128])
+@pytest.mark.parametrize("dimension", [32, 100, 256])
 @pytest.mark.parametrize("normalize", [True, False])
 def test_dimensions_are_cut_before_they_are_normalised(caller, dimension, normalize):
     request = texts("docs", *CORPUS, dimension=dimension, normalize=normalize)
@@ -178,8 +178,8 @@ def test_dimensions_are_cut_before_they_are_normalised(caller, dimension, normal
 @pytest.mark.parametrize(
     ("output_type", "element", "dimension"),
     [
-        ("FLOAT32", "<f4", 128),
-        ("FLOAT16", "<f2", 128),
+        ("FLOAT32", "<f4", 256),
+        ("FLOAT16", "<f2", 256),
         ("INT8", "<i1", 64),
         ("UINT8", "<u1", 64),
         ("BINARY", "<i1", 64),

@@ -94,7 +94,7 @@ def test_models_are_listed(caller):
     docs, relevance = listed
     assert (docs.name, list(docs.aliases)) == ("docs", ["text-embedding-3-small"])
     assert (docs.role, docs.state) == (model_pb2.EMBEDDER, model_pb2.READY)
-    assert (docs.native_dimension, docs.default_dimension, docs.max_tokens) == (128, 128, 1000)
+    assert (docs.native_dimension, docs.default_dimension, docs.max_tokens) == (256, 256, 1000)
     assert (docs.device, docs.source) == ("cpu", "embedded/embedder")
     assert docs.max_items_per_request == 2048
     assert len(docs.output_types) == 6
@@ -182,7 +182,7 @@ def test_grpcurl_calls(fleet, grpcurl):
         "-d", json.dumps(asked), fleet.endpoint, "embedfleet.v1.EmbeddingService/Embed"
     )
     assert answered.returncode == 0, answered.stderr
-    assert len(json.loads(answered.stdout)["embeddings"][0]["values"]) == 128
+    assert len(json.loads(answered.stdout)["embeddings"][0]["values"]) == 256
     asked = {"model": "relevance", "query": "q", "documents": ["a", "b"]}
     answered = grpcurl(
         "-d", json.dumps(asked), fleet.endpoint, "embedfleet.v1.RerankingService/Rerank"

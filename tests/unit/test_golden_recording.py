@@ -135,7 +135,7 @@ async def test_what_was_recorded_is_what_a_replica_gives(
     assert seen == {"emb-docs"}
     assert (golden.role, golden.contract_hash) == (role, contract)
     assert golden.instruction == settings.default_instruction
-    width = 64 if settings.allowed_dimensions else 128
+    width = 64 if settings.allowed_dimensions else 256
     assert golden.dimension == (width if role is Role.EMBEDDER else 1)
     held = ReplicaSettings(golden=GoldenSettings(golden=golden, bound=0.99999))
     async with replica(role, held):
