@@ -1,0 +1,159 @@
+"""`embedfleet tune` as a user runs it: kills, a full disk, several workers of a real Ray."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from training_runs import losses, small_model, write_examples, write_settings
+
+from embedfleet.config import Settings
+from embedfleet.messages import Role
+
+COMMAND = (sys.executable, "-m", "embedfleet", "tune")
+QUIET = {**Settings.load().environment, "CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    write_examples(tmp_path / "examples.jsonl")
+    for role in Role:
+        small_model(tmp_path / role, role)
+    return tmp_path
+
+
+def settings(place: Path, role: Role, name: str = "run", **sections: Any) -> Path:
+    given = {"model": {"source": str(place / role)}, "output": {"folder": str(place / name)}}
+    return write_settings(place / f"{name}.yaml", **(given | sections))
+
+
+def tune(
+    role: Role, file: Path, *options: str, before: Callable[[], None] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, role, "-f", str(file), *options],
+        capture_output=True, text=True, timeout=240, env=QUIET, preexec_fn=before,
+        check=False,
+    )  # fmt: skip
+
+
+def weights(place: Path, name: str) -> dict[str, torch.Tensor]:
+    return load_file(place / name / "model" / "model.safetensors")
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_a_run_as_documented(place: Path, role: Role) -> None:
+    file = settings(place, role)
+    dry = tune(role, file, "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    assert "24 examples, 6 steps of 6, 1.50 epochs" in dry.stderr
+    assert not (place / "run").exists()
+    done = tune(role, file, "--set", "schedule.steps=3")
+    assert done.returncode == 0, done.stderr
+    assert "step 3/3  loss " in done.stderr
+    assert f"model: {place}/run/model" in done.stderr
+    assert (place / "run" / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert len(losses(place / "run")) == 3
+
+
+def test_kill_9_at_any_moment_and_the_same_command_ends_the_same(place: Path) -> None:
+    steps = {"schedule": {"steps": 40}, "checkpoints": {"everySteps": 1, "keep": 2}}
+    assert tune(Role.EMBEDDER, settings(place, Role.EMBEDDER, "whole", **steps)).returncode == 0
+    file = settings(place, Role.EMBEDDER, "killed", **steps)
+    metrics = place / "killed" / "metrics.jsonl"
+    for at in (2, 9, 23):
+        process = subprocess.Popen(
+            [*COMMAND, Role.EMBEDDER, "-f", str(file)], stderr=subprocess.DEVNULL, env=QUIET
+        )
+        deadline = time.monotonic() + 120
+        while not metrics.is_file() or metrics.read_bytes().count(b"\n") < at:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = tune(Role.EMBEDDER, file)
+    assert done.returncode == 0, done.stderr
+    assert "goes on after step " in done.stderr
+    assert losses(place / "killed") == losses(place / "whole")
+    expected = weights(place, "whole")
+    assert all(torch.equal(t, expected[name]) for name, t in weights(place, "killed").items())
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(place: Path) -> None:
+    # The first model fits under the limit of a file; the state that training needs does not.
+    model = (place / Role.EMBEDDER / "model.safetensors").stat().st_size
+    assert tune(Role.EMBEDDER, settings(place, Role.EMBEDDER, "whole")).returncode == 0
+    file = settings(place, Role.EMBEDDER, "full")
+    assert tune(Role.EMBEDDER, settings(place, Role.EMBEDDER, "start")).returncode == 0
+
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2 * model, 2 * model))
+
+    stopped = tune(Role.EMBEDDER, file, before=small_files)
+    assert stopped.returncode == 1
+    assert "step-00000002 cannot be written: " in stopped.stderr
+    assert "No checkpoint is there. Make room, then run the same command" in stopped.stderr
+    assert not list((place / "full" / "checkpoints").iterdir())
+    done = tune(Role.EMBEDDER, file)
+    assert done.returncode == 0, done.stderr
+    expected = weights(place, "whole")
+    assert all(torch.equal(t, expected[name]) for name, t in weights(place, "full").items())
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("role", list(Role))
+def test_two_workers_of_ray_learn_what_one_does(place: Path, role: Role, strategy: str) -> None:
+    alone = tune(role, settings(place, role, "alone"))
+    assert alone.returncode == 0, alone.stderr
+    workers = {"count": 2, "cpus": 0.5, "strategy": strategy}
+    both = tune(role, settings(place, role, "both", workers=workers))
+    assert both.returncode == 0, both.stderr
+    assert losses(place / "both") == pytest.approx(losses(place / "alone"), abs=1e-4)
+    expected = weights(place, "alone")
+    for name, tensor in weights(place, "both").items():
+        assert torch.allclose(tensor, expected[name], atol=2e-4), name
+
+
+def test_what_stops_a_worker_is_told_as_in_one_process(place: Path) -> None:
+    workers = {"count": 2, "cpus": 0.5}
+    loss = {"matryoshka": [{"dimension": 64}]}
+    file = settings(place, Role.EMBEDDER, workers=workers, loss=loss)
+    failed = tune(Role.EMBEDDER, file)
+    assert failed.returncode == 1
+    assert "embedfleet: loss.matryoshka[0].dimension is 64; the model's vectors" in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["--set", "batch.sise=4"], 1, "batch.sise is 4: is not a field here. Did you mean size?"),
+        (["--set", "batch"], 2, "--set batch: write it as FIELD=VALUE."),
+        (["--set", "data=[{path: none.jsonl}]"], 1, "data[0].path is none.jsonl: no such file"),
+        (["--set", "workers.gpus=1"], 1, "workers.gpus is 1.0, but PyTorch finds no GPU here."),
+    ],
+)
+def test_refusals(place: Path, options: list[str], code: int, said: str) -> None:
+    failed = tune(Role.EMBEDDER, settings(place, Role.EMBEDDER), *options)
+    assert failed.returncode == code
+    assert said in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_malformed_lines_are_all_told_before_training(place: Path) -> None:
+    with (place / "examples.jsonl").open("a") as stream:
+        stream.write('{"query": "q"}\n{"query": "q", "positives": [""]}\n')
+    failed = tune(Role.EMBEDDER, settings(place, Role.EMBEDDER))
+    assert failed.returncode == 1
+    assert "examples.jsonl, line 25: positives is missing" in failed.stderr
+    assert 'examples.jsonl, line 26: positives[0] is "";' in failed.stderr
+    assert not (place / "run").exists()
