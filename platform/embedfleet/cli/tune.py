@@ -17,7 +17,7 @@ __all__ = ["tune"]
 
 @click.group()
 def tune() -> None:
-    """Train an embedder or a reranker as tune.yaml says.
+    """Train an embedder or a reranker.
 
     The same command again goes on where a run stopped.
     """
