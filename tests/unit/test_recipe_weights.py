@@ -16,6 +16,15 @@ from embedfleet.messages import Role
 FINAL, VOCAB = 99, 100
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Operations this small wait for other threads longer than they compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def shape(num_layers: int) -> ModelConfig:
     return ModelConfig(
         num_layers=num_layers,

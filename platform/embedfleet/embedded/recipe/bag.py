@@ -126,7 +126,7 @@ def train_bag(
         decay = 0.5 + 0.5 * math.cos(math.pi * step / training.steps)
         optimizer.param_groups[0]["lr"] = training.learning_rate * min(1.0, step / 50) * decay
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
     return Bag(trained.content.detach(), trained.importance.detach())
 

@@ -45,7 +45,7 @@ def open_distributions() -> list[Distribution]:
     found = {}
     for distribution in distributions():
         metadata = distribution.metadata
-        said = [metadata.get("License-Expression") or "", metadata.get("License") or ""]
+        said = [metadata[key] for key in ("License-Expression", "License") if key in metadata]
         said += [c for c in metadata.get_all("Classifier") or () if c.startswith("License")]
         name = metadata["Name"]
         if name != _OWN and any(_ALLOWED.search(each[:200]) for each in said):

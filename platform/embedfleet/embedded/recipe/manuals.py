@@ -63,7 +63,7 @@ def manual_pairs(folder: Path, package: str) -> Iterator[Pair]:
 def page_pair(page: str, package: str) -> Pair | None:
     """Read one page, or None where it has no name or no description."""
     page = re.sub(r"^['.]\\\".*$", "", page, flags=re.M)
-    sections = {}
+    sections: dict[str, str] = {}
     for part in _SECTION.split(page)[1:]:
         title, _, body = part.partition("\n")
         sections.setdefault(title.strip().strip('"').upper(), body)

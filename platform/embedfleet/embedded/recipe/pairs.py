@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -111,12 +111,12 @@ def write_beir(folder: Path, pairs: Sequence[Pair], num_queries: int) -> None:
     (folder / "qrels" / "test.tsv").write_text("\n".join(rows) + "\n")
 
 
-def _write_lines(file: Path, lines: Iterable[dict[str, object]]) -> None:
+def _write_lines(file: Path, lines: Iterable[Mapping[str, object]]) -> None:
     with file.open("w", encoding="utf-8") as out:
         out.writelines(_json_lines(lines))
 
 
-def _json_lines(lines: Iterable[dict[str, object]]) -> Iterator[str]:
+def _json_lines(lines: Iterable[Mapping[str, object]]) -> Iterator[str]:
     for line in lines:
         yield json.dumps(line, ensure_ascii=False) + "\n"
 
