@@ -335,6 +335,8 @@ def test_alone_equals_in_a_batch_and_order_is_kept(embedder, official_embedder):
 def test_a_reranker_is_what_it_is_said_to_be_not_what_its_files_look_like():
     """Both roles publish Qwen3ForCausalLM; either folder opens as either role."""
     configs = [json.loads((resolve(f"embedded/{r}") / "config.json").read_text()) for r in Role]
+    for config in configs:
+        del config["num_hidden_layers"]
     assert configs[0] == configs[1]
     for role in Role:
         assert open_checkpoint(resolve("embedded/reranker"), role).role is role
@@ -382,7 +384,7 @@ def test_untied_head_is_loaded_and_not_every_score_is_one_half(untied):
     wanted = [official.score("capital of China", text) for text in TEXTS]
     np.testing.assert_allclose(scores, wanted, atol=TOLERANCE)
     assert np.abs(scores - 0.5).max() > 0.01
-    assert scores.std() > 1e-3
+    assert np.log(scores / (1 - scores)).std() > 0.1  # log-odds, since none of the texts answers
     assert scores.min() > 1e-10  # a missing head gives nothing but 1e-20
 
 
