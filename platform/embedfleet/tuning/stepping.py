@@ -37,6 +37,8 @@ __all__ = ["Done", "Stepper", "learning_rate_share", "make_optimizer", "uncached
 _MICRO_BATCH_TOKENS: Final = {"cpu": 2_048, "cuda": 16_384}
 """On a CPU what its caches hold is fastest; a GPU wants more work at once."""
 
+_PROBE_TOKENS: Final = 32
+
 _MEMORY_SHARE: Final = {"cpu": 0.35, "cuda": 0.6}
 """Of free memory: what the graphs of a batch may take before gradients are cached."""
 
@@ -199,6 +201,20 @@ def uncached_tokens(model: TrainedModel, settings: TuneSettings, device: str) ->
     choice = settings.batch.cache_gradients
     if choice is not CacheGradients.AUTO:
         return 0 if choice is CacheGradients.ALWAYS else 2**62
+    bfloat16 = settings.precision is Dtype.BFLOAT16
+    few, many = (_kept_bytes(model, size, bfloat16) for size in (1, 5))
+    # The difference: what is kept once, such as weights in another type, is no text's.
+    bytes_per_token = max(1, (many - few) // (4 * _PROBE_TOKENS))
+    if device == "cpu":
+        free: int = psutil.virtual_memory().available
+    else:
+        # Gradients and two moments come on top of the weights, which are there in a moment.
+        free = torch.cuda.mem_get_info(device)[0] - sum(p.nbytes for p in model.parameters()) * 4
+    return max(0, int(free * _MEMORY_SHARE[device.partition(":")[0]] / bytes_per_token))
+
+
+def _kept_bytes(model: TrainedModel, size: int, bfloat16: bool) -> int:
+    """Measure what so many sequences keep for their gradients."""
     kept: dict[int, int] = {}
     own = {each.untyped_storage().data_ptr() for each in model.parameters()}
 
@@ -208,21 +224,14 @@ def uncached_tokens(model: TrainedModel, settings: TuneSettings, device: str) ->
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    token_ids = torch.zeros((2, 32), dtype=torch.int64)
-    last = torch.full((2,), 31)
-    autocast = settings.precision is Dtype.BFLOAT16
+    token_ids = torch.zeros((size, _PROBE_TOKENS), dtype=torch.int64)
+    last = torch.full((size,), _PROBE_TOKENS - 1)
     with (
         torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
-        torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+        torch.autocast("cpu", torch.bfloat16, enabled=bfloat16),
     ):
-        output = model(token_ids, last)
-    bytes_per_token = max(1, sum(kept.values()) // token_ids.numel())
-    del output
-    if device == "cpu":
-        free: int = psutil.virtual_memory().available
-    else:
-        free = torch.cuda.mem_get_info(device)[0] - sum(p.nbytes for p in model.parameters()) * 4
-    return max(0, int(free * _MEMORY_SHARE[device.partition(":")[0]] / bytes_per_token))
+        model(token_ids, last)
+    return sum(kept.values())
 
 
 def _dimensions(settings: TuneSettings, model: Any) -> Mapping[int, float]:
