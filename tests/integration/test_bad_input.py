@@ -195,7 +195,7 @@ BAD_ITEMS = {
     "id-far-above": (ids("docs", [2**32 - 1]).items[0], "items[1].token_ids", "4294967295", "0 to"),
     "id-special": (
         # <|im_end|> of the embedded models.
-        ids("docs", [5, 4098]).items[0], "items[1].token_ids", "[1] is 4098", "special token",
+        ids("docs", [5, 10_242]).items[0], "items[1].token_ids", "[1] is 10242", "special token",
     ),
     "too-many-ids": (
         ids("docs", [5] * 1000).items[0], "items[1].token_ids", "1,001 tokens", "1,000",
