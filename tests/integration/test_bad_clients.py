@@ -34,7 +34,7 @@ HUGE = ids("docs", *[[5] * 400] * 2000)
 @pytest.fixture(autouse=True)
 def _others_are_answered(witness, caller):
     yield
-    assert len(caller.call(EMBED, texts("docs", "a")).embeddings[0].values) == 128
+    assert len(caller.call(EMBED, texts("docs", "a")).embeddings[0].values) == 256
     assert len(caller.call(RERANK, pairs("relevance", "q", "a")).results) == 1
 
 
@@ -192,7 +192,7 @@ def test_bad_message_of_a_stream_leaves_the_stream_open(caller, first):
     assert answers["1"].error.field == "dimension"
     assert answers["2"].error.field == "model"
     assert "'dogs'" in answers["2"].error.message
-    assert len(answers["3"].embeddings[0].values) == 128
+    assert len(answers["3"].embeddings[0].values) == 256
     assert bool(answers["0"].error.code) == (first == "nobody")
 
 

@@ -200,14 +200,14 @@ def test_models_come_and_go(live, tmp_path):
     extra = small("Embedder", "extra", "embedded/embedder")
     with Traffic(live.state.endpoint) as traffic, Caller(live.state.endpoint) as caller:
         assert live.apply(small(*DOCS), RELEVANCE, extra).of("Embedder/extra") is Impact.START
-        assert len(caller.call(EMBED, texts("extra", "a")).embeddings[0].values) == 128
+        assert len(caller.call(EMBED, texts("extra", "a")).embeddings[0].values) == 256
 
         damaged = small("Embedder", "damaged", str(broken))
         with pytest.raises(Unavailable, match=r"emb-damaged: .*model\.safetensors"):
             live.apply(small(*DOCS), RELEVANCE, extra, damaged)
         refused = caller.refusal(EMBED, texts("damaged", "a"))
         assert refused.code is grpc.StatusCode.UNAVAILABLE
-        assert len(caller.call(EMBED, texts("extra", "a")).embeddings[0].values) == 128
+        assert len(caller.call(EMBED, texts("extra", "a")).embeddings[0].values) == 256
 
         plan = live.apply(small(*DOCS), RELEVANCE)
         assert plan.of("Embedder/extra") is Impact.REMOVE
