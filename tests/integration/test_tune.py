@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from training_runs import losses, small_model, write_examples, write_settings
 
+from embedfleet.cli.main import run
 from embedfleet.config import Settings
 from embedfleet.messages import Role
 
@@ -66,11 +67,11 @@ def test_a_run_as_documented(place: Path, role: Role) -> None:
 
 
 def test_kill_9_at_any_moment_and_the_same_command_ends_the_same(place: Path) -> None:
-    steps = {"schedule": {"steps": 40}, "checkpoints": {"everySteps": 1, "keep": 2}}
+    steps = {"schedule": {"steps": 25}, "checkpoints": {"everySteps": 1, "keep": 2}}
     assert tune(Role.EMBEDDER, settings(place, Role.EMBEDDER, "whole", **steps)).returncode == 0
     file = settings(place, Role.EMBEDDER, "killed", **steps)
     metrics = place / "killed" / "metrics.jsonl"
-    for at in (2, 9, 23):
+    for at in (2, 13):
         process = subprocess.Popen(
             [*COMMAND, Role.EMBEDDER, "-f", str(file)], stderr=subprocess.DEVNULL, env=QUIET
         )
@@ -94,7 +95,6 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(place: Path) -> None:
     model = (place / Role.EMBEDDER / "model.safetensors").stat().st_size
     assert tune(Role.EMBEDDER, settings(place, Role.EMBEDDER, "whole")).returncode == 0
     file = settings(place, Role.EMBEDDER, "full")
-    assert tune(Role.EMBEDDER, settings(place, Role.EMBEDDER, "start")).returncode == 0
 
     def small_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2 * model, 2 * model))
@@ -141,21 +141,30 @@ def test_what_stops_a_worker_is_told_as_in_one_process(place: Path) -> None:
         (["--set", "batch.sise=4"], 1, "batch.sise is 4: is not a field here. Did you mean size?"),
         (["--set", "batch"], 2, "--set batch: write it as FIELD=VALUE."),
         (["--set", "data=[{path: none.jsonl}]"], 1, "data[0].path is none.jsonl: no such file"),
-        (["--set", "workers.gpus=1"], 1, "workers.gpus is 1.0, but PyTorch finds no GPU here."),
+        pytest.param(
+            ["--set", "workers.gpus=1"],
+            1,
+            "workers.gpus is 1.0, but PyTorch finds no GPU here.",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
     ],
 )
-def test_refusals(place: Path, options: list[str], code: int, said: str) -> None:
-    failed = tune(Role.EMBEDDER, settings(place, Role.EMBEDDER), *options)
-    assert failed.returncode == code
-    assert said in failed.stderr
-    assert "Traceback" not in failed.stderr
+def test_refusals(
+    place: Path, options: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = settings(place, Role.EMBEDDER)
+    assert run(["tune", "embedder", "-f", str(file), *options]) == code
+    assert said in capsys.readouterr().err
+    assert not (place / "run").exists()
 
 
-def test_malformed_lines_are_all_told_before_training(place: Path) -> None:
+def test_malformed_lines_are_all_told_before_training(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with (place / "examples.jsonl").open("a") as stream:
         stream.write('{"query": "q"}\n{"query": "q", "positives": [""]}\n')
-    failed = tune(Role.EMBEDDER, settings(place, Role.EMBEDDER))
-    assert failed.returncode == 1
-    assert "examples.jsonl, line 25: positives is missing" in failed.stderr
-    assert 'examples.jsonl, line 26: positives[0] is "";' in failed.stderr
+    assert run(["tune", "embedder", "-f", str(settings(place, Role.EMBEDDER))]) == 1
+    told = capsys.readouterr().err
+    assert "examples.jsonl, line 25: positives is missing" in told
+    assert 'examples.jsonl, line 26: positives[0] is "";' in told
     assert not (place / "run").exists()
