@@ -144,13 +144,13 @@ class Plain:
             loss = contrastive_loss(
                 Contrast(queries, documents[:size], negatives, rows.negative_mask,
                          rows.document_ids, rows.negative_ids),
-                ContrastiveSettings(),
+                ContrastiveSettings(temperature=0.05),
             )  # fmt: skip
             self.optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             self.optimizer.step()
-            self.loss = self.loss or float(loss)
+            self.loss = self.loss or float(loss.detach())
 
     def _states(self, sequences: Sequence[TokenIds]) -> torch.Tensor:
         lengths = torch.tensor([len(each) for each in sequences])
@@ -166,23 +166,30 @@ class Plain:
 def peak_bytes(place: Path, cache: str, size: int) -> int:
     """Measure the most memory that one step takes, in a process of its own."""
     command = [sys.executable, __file__, "--measure", cache, "--size", str(size), str(place)]
-    answer = subprocess.run(command, check=True, capture_output=True, text=True)
-    return int(answer.stdout.split()[-1])
+    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    *told, peak = answer.strip().splitlines()
+    print("\n".join(told))
+    return int(peak)
 
 
 def measure(place: Path, cache: str, size: int) -> None:
-    """Take one step and print what it took beside what was there before."""
-    import resource
-
+    """Take one step and print the most that it held beside what was there before."""
     settings = settings_of(place / "memory", place / "short.jsonl", size, cache)
     prepared = prepare(settings)
-    whole = 0 if cache == "always" else 2**60
-    stepper = Stepper(prepared.model, settings, whole)
+    stepper = Stepper(prepared.model, settings, 0 if cache == "always" else 2**60)
     batch = prepared.batches.batch(0)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # The highest mark of a child begins with its parent's: set it back.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = highest_bytes()
     done = stepper.gradients(batch)
     note(f"{cache}: loss {done.loss:.6f}, {batch.num_tokens:,} tokens")
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+    print(highest_bytes() - before)
+
+
+def highest_bytes() -> int:
+    """Read the highest resident size of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def main() -> None:
