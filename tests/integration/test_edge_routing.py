@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import struct
 import threading
@@ -15,11 +14,12 @@ from typing import Any
 
 import grpc
 import pytest
-from edge_harness import OPTIONS, Seen, free_port, run_edge, run_server, wait_until
+from edge_harness import EDGE_ID, OPTIONS, Seen, free_port, run_edge, run_server, wait_until
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from raw_http2 import DATA, END_STREAM, HEADERS, PREFACE, SETTINGS, frame, opening
 
+from embedfleet.local.edge import reload_edge
 from embedfleet.rendering.edge import MAP_FILE
 from embedfleet.v1 import embedding_pb2, model_pb2, reranking_pb2
 
@@ -312,7 +312,7 @@ def test_reload_reaches_open_connections_and_keeps_what_runs(tmp_path: Path) -> 
         next(answers)
         with (tmp_path / MAP_FILE).open("a") as names:
             names.write("later emb-docs\n")
-        process.send_signal(signal.SIGUSR2)
+        assert reload_edge(process.pid, EDGE_ID)
         wait_until(
             lambda: edge.application(EMBED, embed("later", "a")) == "emb-docs",
             "the open connection still has the old names",

@@ -29,6 +29,8 @@ __all__ = ["LOG_FILE", "listens", "reload_edge", "start_edge", "tail", "write_ed
 
 LOG_FILE: Final = "edge.log"
 _START_SECONDS: Final = 10.0
+_RELOAD_SECONDS: Final = 20.0
+_RESEND_SECONDS: Final = 1.0
 
 
 def write_edge(config: EdgeConfig, tls: Tls | None, folder: Path) -> None:
@@ -130,17 +132,34 @@ def listens(endpoint: str) -> bool:
 def reload_edge(pid: int, fleet_id: str) -> bool:
     """Let the master take up changed files: open connections stay with the old worker.
 
+    A signal that comes while the master is busy with its own start is lost, so one is sent until
+    a new worker is there.
+
     Returns:
         Whether it lives. A pid that means another process by now is left alone.
+
+    Raises:
+        Unavailable: It lives and starts no new worker.
     """
+    deadline = time.monotonic() + _RELOAD_SECONDS
     try:
-        process = psutil.Process(pid)
-        if process.environ().get(MARK) != fleet_id:
+        master = psutil.Process(pid)
+        if master.environ().get(MARK) != fleet_id:
             return False
-        process.send_signal(signal.SIGUSR2)
+        before = set(master.children())
+        while time.monotonic() < deadline:
+            master.send_signal(signal.SIGUSR2)
+            again = time.monotonic() + _RESEND_SECONDS
+            while time.monotonic() < again:
+                if set(master.children()) - before:
+                    return True
+                time.sleep(0.02)
     except psutil.Error:
         return False
-    return True
+    raise Unavailable(
+        f"The edge (HAProxy, pid {pid}) started no new worker in {_RELOAD_SECONDS:.0f} s, so it "
+        f"goes on with the old configuration. See {LOG_FILE} in the fleet's folder; apply again."
+    )
 
 
 def tail(log: Path, num_lines: int = 12) -> str:
