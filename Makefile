@@ -48,7 +48,7 @@ layers: setup ## The architecture, checked
 	$(BIN)/lint-imports
 
 unit: setup ## Fast tests of pure code
-	$(PYTEST) -q tests/unit tests/contract
+	OMP_NUM_THREADS=1 $(PYTEST) -q -n auto --dist worksteal tests/unit tests/contract
 
 test: check tools ## Everything: the two halves mostly wait, so they run side by side
 	@$(MAKE) --no-print-directory --jobs=2 --keep-going test-fleets test-clusters
