@@ -6,15 +6,15 @@ whole lies in a folder of its own, so that half a model is never taken for one.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from embedfleet.durable import sync
 from embedfleet.errors import CheckpointError
 
-__all__ = ["STAGING", "Fetched", "cached", "read_marker", "sync", "write_marker"]
+__all__ = ["STAGING", "Fetched", "cached", "read_marker", "write_marker"]
 
 STAGING: Final = ".embedfleet-fetching"
 """Folder inside the model's folder in which files are gathered until all of them are right."""
@@ -88,12 +88,3 @@ def write_marker(folder: Path, fetched: Fetched) -> None:
     sync(new)
     new.replace(folder / _MARKER)
     sync(folder)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's names, survive a loss of power."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

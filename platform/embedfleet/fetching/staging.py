@@ -17,8 +17,9 @@ from typing import Final
 
 from pydantic import BaseModel, ValidationError
 
+from embedfleet.durable import sync
 from embedfleet.errors import FetchInterrupted
-from embedfleet.fetching.marker import STAGING, Fetched, read_marker, sync, write_marker
+from embedfleet.fetching.marker import STAGING, Fetched, read_marker, write_marker
 from embedfleet.fetching.source import RemoteFile
 
 __all__ = ["Staging", "staging_in"]

@@ -8,7 +8,6 @@ training needs to go on lies in it under `training/`, kept for the newest only.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from embedfleet.checkpoint.config import CONFIG_FILE
 from embedfleet.checkpoint.shards import INDEX_FILE, SINGLE_FILE
+from embedfleet.durable import partial_name, replacing, sync
 from embedfleet.errors import CheckpointError, TrainingStopped
 
 __all__ = ["ModelFiles", "Restored", "Store"]
@@ -187,7 +187,7 @@ class Store:
 
     def _put(self, target: Path, write: Callable[[Path], None]) -> None:
         """Fill a folder beside its place, flush it, and rename it into place."""
-        partial = target.parent / f".{target.name}.partial"
+        partial = partial_name(target)
 
         def act() -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -196,12 +196,12 @@ class Store:
             partial.mkdir()
             write(partial)
             for file in partial.rglob("*"):
-                _flush(file)
-            _flush(partial)
+                sync(file)
+            sync(partial)
             if target.exists():
                 _remove(target)
             partial.rename(target)
-            _flush(target.parent)
+            sync(target.parent)
 
         self.guard(str(target.relative_to(self.folder)), act, partial)
 
@@ -232,29 +232,18 @@ def _save_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def _replace_text(file: Path, text: str) -> None:
-    partial = file.with_name(f".{file.name}.partial")
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(text)
-    _flush(partial)
-    partial.rename(file)
-    _flush(file.parent)
+    with replacing(file) as target:
+        target.write(text)
 
 
 def _remove(folder: Path) -> None:
     """Take a folder away at once, so that no half of it is ever found under its name."""
-    going = folder.with_name(f".{folder.name}.partial")
+    going = partial_name(folder)
     if going.exists():
         shutil.rmtree(going)
     folder.rename(going)
     shutil.rmtree(going)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _existing(path: Path) -> Path:

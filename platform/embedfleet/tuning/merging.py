@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from embedfleet.checkpoint.shards import (
     read_header,
     weight_files,
 )
+from embedfleet.durable import partial_name, sync
 from embedfleet.errors import CheckpointError, InvalidRequest
 from embedfleet.tuning.agreement import agreeing_tensors, companion_files
 from embedfleet.tuning.spherical import largest_angle, mean_coefficients
@@ -89,7 +89,7 @@ def merge_checkpoints(
             field="output",
         )
     tensors = agreeing_tensors(folders)
-    partial = output.absolute().parent / f".{output.name}.partial"
+    partial = partial_name(output.absolute())
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
         if partial.exists():
@@ -99,7 +99,7 @@ def merge_checkpoints(
         _write_companions(folders, partial, shares)
         _flush(partial)
         partial.rename(output)
-        _sync(output.absolute().parent)
+        sync(output.absolute().parent)
     except OSError as error:
         need = sum(tensor.num_bytes for tensor, *_ in tensors.values())
         free = shutil.disk_usage(next(each for each in partial.parents if each.exists())).free
@@ -237,12 +237,4 @@ def _write_companions(folders: Sequence[Path], partial: Path, shares: Sequence[f
 def _flush(folder: Path) -> None:
     """Bring everything to the disk before the folder gets its name."""
     for path in (*folder.rglob("*"), folder):
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync(path)

@@ -7,13 +7,13 @@ it can be is found out before the work begins.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
+from embedfleet.durable import partial_name, replacing
 from embedfleet.errors import InvalidExamples, InvalidRequest
 from embedfleet.tuning.collection import collect
 from embedfleet.tuning.examples import Example, example_line, read_examples
@@ -81,7 +81,7 @@ def mine(
     """
     settings = settings or MiningSettings()
     _check(files)
-    with _replacing(files.output) as target:
+    with _output(files.output) as target:
         examples = list(read_examples(files.data))
         collection = collect(examples, files.corpus)
         for what, count in (("data", len(examples)), ("corpus", collection.num_candidates)):
@@ -120,21 +120,15 @@ def _write(target: TextIO, examples: Iterable[Example], mined: Iterable[list[str
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[TextIO]:
+def _output(path: Path) -> Iterator[TextIO]:
     """Give a file that takes a path's place once it is whole."""
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("w", encoding="utf-8") as target:
+        with replacing(path) as target:
             yield target
-            target.flush()
-            os.fsync(target.fileno())
-        partial.replace(path)
     except OSError as error:
-        if error.filename not in (None, str(partial)):
+        if error.filename not in (None, str(partial_name(path))):
             raise  # of a file that is read
         raise InvalidRequest(
             f"output {path} cannot be written: {error.strerror}. Name another file, or make room.",
             field="output",
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)

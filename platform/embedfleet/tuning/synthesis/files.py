@@ -7,11 +7,11 @@ same answers give the same bytes.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
+from embedfleet.durable import replacing
 from embedfleet.tuning.examples import Example, example_line
 from embedfleet.tuning.synthesis.filtering import Judged
 from embedfleet.tuning.synthesis.report import Report
@@ -81,13 +81,5 @@ def _rejection(rejection: Rejection) -> dict[str, Any]:
 
 
 def _write(path: Path, lines: Iterable[str]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.writelines(line + "\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        file.writelines(line + "\n" for line in lines)
