@@ -230,7 +230,7 @@ def test_a_person_is_asked(
     [
         ([], 2, "Give settings with --file synthesize.yaml, or as options."),
         (["-f", "none.yaml"], 2, "'none.yaml' does not exist"),
-        (["-f", "synthesize.yaml", "--set", "seed"], 2, "write it as --set endpoint.maxTokens=512"),
+        (["-f", "synthesize.yaml", "--set", "seed"], 2, "write it as FIELD=VALUE"),
         (["-f", "synthesize.yaml", "--set", "sead=1"], 1, "Did you mean seed?"),
         (["-f", "synthesize.yaml", "--min-cosine", "7"], 1, "filter.minCosine is 7"),
         (["-f", "synthesize.yaml", "--passages", "none.jsonl"], 1, "none.jsonl: No such file"),

@@ -59,3 +59,15 @@ def test_fields_have_one_spelling() -> None:
 
 def test_a_namespace_may_be_any_that_kubernetes_has() -> None:
     assert fleet("{}", "name: a, namespace: 4-team").metadata.namespace == "4-team"
+
+
+@pytest.mark.parametrize("text", ["9e3", "9E3", "9.0e3", "+9e+3"])
+def test_a_number_with_an_exponent_is_a_number(text: str) -> None:
+    """As YAML 1.2 has it, which the API server reads; YAML 1.1 takes `9e3` for text."""
+    assert fleet(f"{{grpc: {{port: {text}}}}}").spec.grpc.port == 9000
+
+
+@pytest.mark.parametrize("text", ["'9e3'", "9e", "e3", "9e3x"])
+def test_what_only_looks_like_one_stays_text(text: str) -> None:
+    with pytest.raises(InvalidManifest, match=r"spec\.grpc\.port"):
+        fleet(f"{{grpc: {{port: {text}}}}}")

@@ -42,10 +42,10 @@ def test_numbers_with_an_exponent_need_no_point(tmp_path: Path) -> None:
 
 def test_values_are_replaced_by_path(tmp_path: Path) -> None:
     given = {
-        "schedule.steps": "25",
-        "optimizer.learningRate": "1e-3",
-        "lora.rank": "4",
-        "freeze": "[embed_tokens]",
+        "schedule.steps": 25,
+        "optimizer.learningRate": 1e-3,
+        "lora.rank": 4,
+        "freeze": ["embed_tokens"],
     }
     settings = read_settings(written(tmp_path, LEAST), Role.EMBEDDER, given)
     assert settings.schedule.steps == 25
@@ -109,8 +109,8 @@ def test_a_role_has_only_its_own_fields(tmp_path: Path) -> None:
     ("text", "said"),
     [
         (": :", "is not YAML"),
-        ("", "holds 0 YAML documents; settings are exactly one"),
-        (LEAST + "---\n" + LEAST, "holds 2 YAML documents"),
+        ("", "has 0 YAML documents; one is needed"),
+        (LEAST + "---\n" + LEAST, "has 2 YAML documents"),
         ("batch: {size: 2, size: 3}", "the key size stands here twice"),
         ("- a", "document is"),
     ],
@@ -123,16 +123,16 @@ def test_what_is_no_settings_at_all(tmp_path: Path, text: str, said: str) -> Non
 def test_text_that_is_not_utf_8(tmp_path: Path) -> None:
     file = tmp_path / "tune.yaml"
     file.write_bytes(b"model: \xff")
-    with pytest.raises(InvalidRequest, match="is not UTF-8 at byte 7"):
+    with pytest.raises(InvalidManifest, match="is not UTF-8 at byte 7"):
         read_settings(file, Role.EMBEDDER)
 
 
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("data.path", "b", "--set data.path: data is not a section of fields"),
-        ("batch.", "1", "no field. Write --set section.field=value."),
-        ("batch.size", "[", "is not YAML"),
+        ("data.path", "b", "data.path cannot be set: data is "),
+        ("batch.", "1", "names no field. Write section.field"),
+        ("batch..size", "1", "names no field. Write section.field"),
     ],
 )
 def test_an_override_that_cannot_be(tmp_path: Path, field: str, value: str, said: str) -> None:

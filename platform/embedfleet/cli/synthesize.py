@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-import yaml
 from click.exceptions import Exit
 
+from embedfleet.cli.options import changed_fields, set_option
 from embedfleet.cli.output import format_option, note, progress
 from embedfleet.config import Settings
 
@@ -54,7 +54,7 @@ _PLACES: Final = {
 @click.option("--min-cosine", type=float, help="Keep pairs above it.  [default: 0.7]")
 @click.option("--seed", type=int, help="Of personas, languages and lengths.  [default: 0]")
 @click.option("--max-requests", type=int, help="Of all runs together; 0 uses what is there.")
-@click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Any other setting.")
+@set_option
 @click.option("--retry-refused", is_flag=True, help="Ask again what the endpoint refused.")
 @click.option("--dry-run", is_flag=True, help="Show what it would cost, and stop.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask whether the cost is fine.")
@@ -75,7 +75,7 @@ def synthesize(settings_file: Path | None, changes: tuple[str, ...], **given: An
     from embedfleet.tuning.synthesis.running import gather
 
     options = {place: given[name] for name, place in _PLACES.items() if given[name] is not None}
-    settings = read_settings(settings_file, options | dict(map(_change, changes)))
+    settings = read_settings(settings_file, options | changed_fields(changes))
     synthesis = gather(settings, Settings.load().environment)
     with Journal.open(synthesis.folder) as journal:
         if given["retry_refused"]:
@@ -91,16 +91,6 @@ def synthesize(settings_file: Path | None, changes: tuple[str, ...], **given: An
     _show(report, synthesis, given["output"])
     if report.num_waiting:
         raise Exit(1)
-
-
-def _change(text: str) -> tuple[str, Any]:
-    place, equals, value = text.partition("=")
-    if not (place and equals):
-        raise click.UsageError(f"--set is {text!r}; write it as --set endpoint.maxTokens=512.")
-    try:
-        return place, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise click.UsageError(f"--set {place}: {value!r} is not YAML. Quote it.") from error
 
 
 def _check_embedder(settings: SynthesisSettings) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
+from embedfleet.cli.options import changed_fields, set_option
 from embedfleet.cli.output import note
 from embedfleet.config import let_threads_sleep
 from embedfleet.errors import InvalidRequest
@@ -32,16 +34,10 @@ def _command(role: Role) -> click.Command:
         required=True,
         help="Settings: see the README.",
     )
-    @click.option(
-        "--set",
-        "changes",
-        multiple=True,
-        metavar="FIELD=VALUE",
-        help="Another value of one field, such as schedule.steps=100.",
-    )
+    @set_option
     @click.option("--dry-run", is_flag=True, help="Check everything and say what would be done.")
     def run(file: Path, changes: Sequence[str], dry_run: bool) -> None:
-        _run(role, file, _overrides(changes), dry_run)
+        _run(role, file, changed_fields(changes), dry_run)
 
     return run
 
@@ -50,14 +46,12 @@ for _role in Role:
     _command(_role)
 
 
-def _run(role: Role, file: Path, overrides: Mapping[str, str], dry_run: bool) -> None:
+def _run(role: Role, file: Path, overrides: Mapping[str, object], dry_run: bool) -> None:
     let_threads_sleep()
-    try:
-        import transformers  # noqa: F401
-    except ImportError as error:
+    if find_spec("transformers") is None:
         raise InvalidRequest(
             "embedfleet tune needs the extra `tune`: pip install 'embedfleet[tune]'"
-        ) from error
+        )
     from embedfleet.tuning.launching import launch
     from embedfleet.tuning.progress import Progress, describe, summary
     from embedfleet.tuning.settings import read_settings
@@ -71,13 +65,3 @@ def _run(role: Role, file: Path, overrides: Mapping[str, str], dry_run: bool) ->
         folder = launch(settings, progress)
     for line in summary(settings, folder):
         note(line)
-
-
-def _overrides(changes: Sequence[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for change in changes:
-        field, equals, value = change.partition("=")
-        if not equals or not field:
-            raise click.UsageError(f"--set {change}: write it as FIELD=VALUE.")
-        found[field] = value
-    return found

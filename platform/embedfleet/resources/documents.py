@@ -6,6 +6,7 @@ those of JSON, so that a date or a version number without quotes stays what the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -95,6 +96,14 @@ class _Loader(yaml.SafeLoader):
                 raise _Refused(node, "<< merges something that is no mapping", "Merge a mapping.")
             for key, item in mapping.items():
                 merged.setdefault(key, item)
+
+
+# YAML 1.1 wants a point and a sign in a number with an exponent; Kubernetes, as YAML 1.2, does not.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
 
 
 def read_documents(file: str, text: str) -> Iterator[Document | Problem]:

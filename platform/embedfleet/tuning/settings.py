@@ -6,19 +6,17 @@ Folders and files are relative to where the command runs.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, ClassVar, Final
 
-import yaml
 from pydantic import Field
 
-from embedfleet.errors import InvalidManifest, InvalidRequest, Problem
+from embedfleet.errors import InvalidManifest, Problem
 from embedfleet.messages import Role
 from embedfleet.resources.base import Part
-from embedfleet.resources.documents import Document, read_documents
 from embedfleet.resources.problems import judge
+from embedfleet.tuning.documents import lay_over, only_document
 from embedfleet.tuning.sections import (
     Batch,
     Checkpoints,
@@ -37,9 +35,6 @@ from embedfleet.tuning.sections import (
 )
 
 __all__ = ["EmbedderSettings", "RerankerSettings", "TuneSettings", "read_settings"]
-
-# YAML 1.1 takes a number with an exponent and no point for text.
-_EXPONENT: Final = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 
 class TuneSettings(Part):
@@ -106,66 +101,24 @@ _KINDS: Final[Mapping[Role, type[TuneSettings]]] = {
 
 
 def read_settings(
-    path: Path, role: Role, overrides: Mapping[str, str] | None = None
+    path: Path, role: Role, overrides: Mapping[str, object] | None = None
 ) -> EmbedderSettings | RerankerSettings:
     """Read `tune.yaml`.
 
     Args:
         path: The file.
         role: Of the model; it decides which fields there are.
-        overrides: Values by field path, such as `loss.temperature`, written as in YAML.
+        overrides: Values by field path, such as `loss.temperature`.
 
     Raises:
         InvalidManifest: Everything that is wrong with it.
+        InvalidRequest: An override names a field inside a value.
         OSError: It cannot be read.
     """
-    try:
-        text = path.read_bytes().decode()
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(
-            f"{path} is not UTF-8 at byte {error.start}. Save it as UTF-8."
-        ) from error
-    documents = list(read_documents(str(path), text))
-    problems = tuple(each for each in documents if isinstance(each, Problem))
-    if problems:
-        raise InvalidManifest.of(problems)
-    if len(documents) != 1:
-        raise InvalidRequest(
-            f"{path} holds {len(documents)} YAML documents; settings are exactly one. Write them "
-            "without `---` between."
-        )
-    document = documents[0]
-    if isinstance(document, Problem):  # pragma: no cover - raised above
-        raise InvalidManifest.of((document,))
-    content = _numbers(document.content)
+    document = only_document(path)
     for field, value in (overrides or {}).items():
-        _override(content, field, value)
-    judged = judge(_KINDS[role], Document(str(path), document.number, content))
+        lay_over(document.content, field, value)
+    judged = judge(_KINDS[role], document)
     if isinstance(judged, EmbedderSettings | RerankerSettings):
         return judged
     raise InvalidManifest.of(tuple(each for each in judged if isinstance(each, Problem)))
-
-
-def _numbers(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _numbers(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_numbers(each) for each in value]
-    return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
-
-
-def _override(content: Any, field: str, value: str) -> None:
-    """Set one field by its path; sections that are not there are made."""
-    *sections, last = field.split(".")
-    for section in sections:
-        if not isinstance(content, dict) or not isinstance(content.setdefault(section, {}), dict):
-            raise InvalidRequest(
-                f"--set {field}: {section} is not a section of fields. Change the file instead."
-            )
-        content = content[section]
-    if not isinstance(content, dict) or not last:
-        raise InvalidRequest(f"--set {field}={value}: no field. Write --set section.field=value.")
-    try:
-        content[last] = _numbers(yaml.safe_load(value))
-    except yaml.YAMLError as error:
-        raise InvalidRequest(f"--set {field}: {value} is not YAML ({error}). Quote it.") from error

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from embedfleet.errors import InvalidManifest, InvalidRequest, Problem, SecretMissing
-from embedfleet.resources.documents import Document, read_documents
+from embedfleet.errors import InvalidManifest, SecretMissing
+from embedfleet.resources.documents import Document
 from embedfleet.resources.problems import judge
+from embedfleet.tuning.documents import lay_over, only_document
 from embedfleet.tuning.synthesis.endpoint_settings import EndpointSettings
 from embedfleet.tuning.synthesis.settings import SynthesisSettings
 
@@ -30,11 +31,10 @@ def read_settings(path: Path | None, changes: Mapping[str, Any]) -> SynthesisSet
         InvalidRequest: A change names a field inside a value.
         OSError: The file cannot be read.
     """
-    document = Document("options", 1, {}) if path is None else _only_document(path)
+    document = Document("options", 1, {}) if path is None else only_document(path)
     content = document.content
-    if isinstance(content, dict):
-        for place, value in changes.items():
-            _set(content, place, value)
+    for place, value in changes.items():
+        lay_over(content, place, value)
     found = judge(SynthesisSettings, document)
     if isinstance(found, tuple):
         raise InvalidManifest.of(found)
@@ -70,39 +70,3 @@ def read_key(settings: EndpointSettings, environment: Mapping[str, str]) -> str 
             field="endpoint",
         )
     return key
-
-
-def _only_document(path: Path) -> Document:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        problem = Problem(
-            str(path), 1, "", "", "file", "", f"is not UTF-8 at byte {error.start}", "Save it so."
-        )
-        raise InvalidManifest.of((problem,)) from error
-    documents = list(read_documents(str(path), text))
-    problems = tuple(each for each in documents if isinstance(each, Problem))
-    found = [each for each in documents if isinstance(each, Document)]
-    if not problems and len(found) != 1:
-        limit = f"has {len(found)} YAML documents; one is needed"
-        problems = (Problem(str(path), 1, "", "", "file", "", limit, "Put the settings into one."),)
-    if problems:
-        raise InvalidManifest.of(problems)
-    return found[0]
-
-
-def _set(content: dict[str, Any], place: str, value: object) -> None:
-    """Lay one value over what the file says; sections that are not there are made."""
-    *parents, name = place.split(".")
-    for parent in parents:
-        inner = content.get(parent)
-        if inner is None:
-            inner = content[parent] = {}
-        if not isinstance(inner, dict):
-            raise InvalidRequest(
-                f"{place} cannot be set: {parent} is {inner!r}, not a section of fields. Set "
-                f"{place[: place.index(parent) + len(parent)]} instead.",
-                field=place,
-            )
-        content = inner
-    content[name] = value
