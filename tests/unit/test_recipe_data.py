@@ -1,10 +1,14 @@
 """What the recipe gathers: pairs from packages, manual pages, docstrings and WordNet."""
 
 import json
+import shutil
+import subprocess
+import sys
 
 import pytest
 
-from embedfleet.embedded.recipe.debian import package_pairs
+from embedfleet.embedded.recipe.__main__ import steps
+from embedfleet.embedded.recipe.debian import Archive, package_pairs
 from embedfleet.embedded.recipe.docstrings import file_pairs
 from embedfleet.embedded.recipe.manuals import page_pair, plain
 from embedfleet.embedded.recipe.pairs import (
@@ -17,6 +21,7 @@ from embedfleet.embedded.recipe.pairs import (
     write_train,
 )
 from embedfleet.embedded.recipe.wordnet import word_pairs
+from embedfleet.errors import EmbedfleetError
 
 LONG = (
     "A sentence that is long enough to be a document, because it has more than eighty characters."
@@ -158,3 +163,55 @@ def test_what_is_written_is_read_by_tune_and_evaluate(tmp_path):
     rows = (tmp_path / "beir/qrels/test.tsv").read_text().splitlines()[1:]
     assert [row.split("\t")[0] for row in rows] == [query["_id"] for query in queries]
     assert all(row.split("\t")[1] == "d" + row.split("\t")[0][1:] for row in rows)
+
+
+needs_apt = pytest.mark.skipif(not shutil.which("apt-get"), reason="apt: this is no Debian machine")
+
+
+@needs_apt
+def test_the_index_is_read_from_lists_of_its_own(tmp_path):
+    """apt's own helper reads them; the machine's lists are not touched."""
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "x_Packages").write_text(
+        "Package: librg\nSource: ripgrep (1-2)\nVersion: 1\n\nPackage: rg\nVersion: 1\n"
+    )
+    (lists / "x_Translation-en").write_text(
+        "Package: librg\nDescription-en: summary\n Long text.\n .\n More.\n\n"
+        "Package: elsewhere\nDescription-en: of no package here\n Long.\n"
+    )
+    assert list(Archive(tmp_path).index()) == [("ripgrep", "summary\n Long text.\n .\n More.")]
+
+
+@needs_apt
+def test_a_package_that_is_not_to_be_had_is_named(tmp_path):
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists/x_Translation-en").write_text("")
+    with pytest.raises(EmbedfleetError, match=r"apt-get download no-such-package-here failed: "):
+        Archive(tmp_path).files("no-such-package-here")
+
+
+def test_steps_leave_what_later_ones_read(tmp_path):
+    results = [str(result.relative_to(tmp_path)) for _, result, _ in steps(tmp_path)]
+    assert results == [
+        "data/sources.json",
+        "first/reranker/tokenizer.json",
+        "first/reranker/model.safetensors",
+        *(f"mined/{name}.jsonl" for name in ("manuals", "packages", "docstrings")),
+        *(f"ranked/{name}.jsonl" for name in ("manuals", "packages", "docstrings")),
+        "runs/embedder/model/model.safetensors",
+        "merged/embedder",
+        "runs/reranker/model/model.safetensors",
+        "merged/reranker",
+        "retrieval.json",
+        "reranking.json",
+    ]
+
+
+def test_the_recipe_without_a_folder_says_how():
+    program = [sys.executable, "-m", "embedfleet.embedded.recipe"]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "usage: python -m embedfleet.embedded.recipe FOLDER\n",
+    )

@@ -163,4 +163,6 @@ def _install(source: Path, role: Role) -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m embedfleet.embedded.recipe FOLDER")
     main(Path(sys.argv[1]))

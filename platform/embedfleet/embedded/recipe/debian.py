@@ -72,7 +72,7 @@ class Archive:
                 if found:
                     yield {name.lower(): value for name, value in found}
 
-    def _run(self, program: str, *arguments: str, cwd: Path, check: bool = True) -> str:
+    def _run(self, program: str, *arguments: str, cwd: Path) -> str:
         settings = {
             "Dir::State::lists": self._folder / "lists",
             "Dir::Cache": self._folder / "cache",
@@ -90,7 +90,7 @@ class Archive:
             raise EmbedfleetError(
                 f"{program} is not here: the data is gathered on a Debian machine. Run it on one."
             ) from error
-        if check and done.returncode:
+        if done.returncode:
             raise EmbedfleetError(
                 f"{program} {' '.join(arguments[:3])} failed: {done.stderr.strip()[-500:]}"
             )

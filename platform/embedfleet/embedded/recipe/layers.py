@@ -21,15 +21,19 @@ from embedfleet.checkpoint.layout import EMBEDDING, expected_tensors
 from embedfleet.embedded.recipe.bag import IMPORTANCE_GAIN, Bag
 from embedfleet.messages import Role
 
-__all__ = ["NUM_RESERVED", "bag_weights"]
+__all__ = ["NUM_RESERVED", "TAKEN_SCALE", "UNIMPORTANT", "bag_weights"]
 
 NUM_RESERVED: Final = 2
 """Components of a token's row that are not content."""
 
 _OWN_SCALE: Final = 0.1
-_TAKEN_SCALE: Final = 8.0
-_UNIMPORTANT: Final = -3.0
 _NOISE: Final = 0.02
+
+TAKEN_SCALE: Final = 8.0
+"""Of contents that attention adds to a state, beside which its own row is nothing."""
+
+UNIMPORTANT: Final = -3.0
+"""Importance of a token that says nothing."""
 
 
 def bag_weights(bag: Bag, config: ModelConfig, role: Role, final_id: int) -> dict[str, Tensor]:
@@ -53,21 +57,21 @@ def bag_weights(bag: Bag, config: ModelConfig, role: Role, final_id: int) -> dic
             weights[name] = torch.zeros(shape)
         else:
             weights[name] = torch.randn(shape, generator=generator) * shape[1] ** -0.5
-    weights[EMBEDDING] = rows_of(bag, final_id)
-    pool(weights, f"layers.{config.num_layers - 1}.self_attn.", config, generator)
+    weights[EMBEDDING] = _rows(bag, final_id)
+    _pool(weights, f"layers.{config.num_layers - 1}.self_attn.", config, generator)
     return weights
 
 
-def rows_of(bag: Bag, final_id: int) -> Tensor:
+def _rows(bag: Bag, final_id: int) -> Tensor:
     """Return the embedding table: (vocab, width)."""
     ones = torch.ones(len(bag.content), 1)
     table = torch.cat([bag.content, bag.importance[:, None], ones], dim=1)
     table[final_id] = 0.0
-    table[final_id, -2:] = torch.tensor([_UNIMPORTANT, 1.0]) * _OWN_SCALE
+    table[final_id, -2:] = torch.tensor([UNIMPORTANT, 1.0]) * _OWN_SCALE
     return table
 
 
-def pool(
+def _pool(
     weights: dict[str, Tensor], layer: str, config: ModelConfig, generator: torch.Generator
 ) -> None:
     """Let a layer's attention take the mean of contents, weighted by importance."""
@@ -83,6 +87,6 @@ def pool(
     weights[f"{layer}q_proj.weight"] = query.reshape(-1, hidden)
     weights[f"{layer}k_proj.weight"] = key.reshape(-1, hidden)
     weights[f"{layer}v_proj.weight"] = content
-    weights[f"{layer}o_proj.weight"] = _TAKEN_SCALE * torch.eye(hidden)
+    weights[f"{layer}o_proj.weight"] = TAKEN_SCALE * torch.eye(hidden)
     # Norms make a lone component sqrt(width) long; scores are divided by sqrt(width) once.
     weights[f"{layer}q_norm.weight"] = torch.full((width,), IMPORTANCE_GAIN / math.sqrt(width))

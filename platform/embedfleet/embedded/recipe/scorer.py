@@ -20,7 +20,7 @@ from torch import Tensor
 from embedfleet.checkpoint.config import ModelConfig
 from embedfleet.checkpoint.layout import EMBEDDING
 from embedfleet.embedded.recipe.bag import Bag
-from embedfleet.embedded.recipe.layers import bag_weights
+from embedfleet.embedded.recipe.layers import TAKEN_SCALE, UNIMPORTANT, bag_weights
 from embedfleet.messages import Role
 
 __all__ = ["Words", "scorer_weights"]
@@ -31,11 +31,9 @@ _FLAG: Final = 4.0
 _MARKER: Final = (1.6, -8.0, 0.1)
 """Flag, importance and one of the two words' rows."""
 _GAIN: Final = 8.0
-_TAKEN_SCALE: Final = 8.0
 _STEADY: Final = 8.0
 """Queries and keys are this much larger. Their norms divide it out again, but a step of training,
 which does not know their size, then turns them by as much less."""
-_UNIMPORTANT: Final = -3.0
 _BIAS: Final = -9.0
 _PRODUCT_SCALE: Final = 0.05
 _MATCH_SCALE: Final = 6.0
@@ -97,7 +95,7 @@ def _rows(table: Tensor, words: Words) -> None:
         table[token, [flag, _IMPORTANCE, _ONE]] = torch.tensor(_MARKER)
     for token in words.special:
         table[token, :_MATCH] = 0.0
-        table[token, _IMPORTANCE] = _UNIMPORTANT
+        table[token, _IMPORTANCE] = UNIMPORTANT
     table[words.start, _SINK] = 4.0
     # The answer is read in one component alone: the two rows differ in no other.
     table[words.no] = table[words.yes]
@@ -173,7 +171,7 @@ def _take(weights: dict[str, Tensor], layer: str, config: ModelConfig) -> None:
         kept = min(width, room - half * width) if of_document else width
         for i in range(kept):
             heads["v"][head, i, half * width + i] = 1.0
-            output[of_document * 2 * width + half * width + i, head * width + i] = _TAKEN_SCALE
+            output[of_document * 2 * width + half * width + i, head * width + i] = TAKEN_SCALE
     heads["v"][3, -1, _MATCH] = 1.0  # the head that has room
     output[_IMPORTANCE, 4 * width - 1] = _MATCH_SCALE
     weights[f"{layer}o_proj.weight"] = output
