@@ -127,7 +127,7 @@ class TokenBatch:
 
 
 class Batches(Protocol):
-    """Batches of one worker, by step."""
+    """Batches of one worker, by step; several threads may ask at once."""
 
     def batch(self, step: int) -> TokenBatch:
         """Draw, read and tokenize a step's examples; the same for the same step."""

@@ -8,11 +8,13 @@ run that was killed goes on as if it had not been.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import Final, TextIO
 
 import torch
 
@@ -43,6 +45,9 @@ from embedfleet.tuning.watching import METRICS_FILE, Metrics, Watcher, cut_metri
 from embedfleet.tuning.workers import Worker, agreed
 
 __all__ = ["train"]
+
+_AHEAD: Final = 4
+"""Batches that are made at once: a GPU learns faster than one thread tokenizes."""
 
 
 def train(settings: EmbedderSettings | RerankerSettings, worker: Worker, watcher: Watcher) -> Path:
@@ -126,14 +131,14 @@ class _Run:
         self.step = restored.step
 
     def _upcoming(self) -> Iterator[TokenBatch]:
-        """Yield batches, each tokenized while the one before is learnt from."""
-        last, batches = self._record.num_steps, self._prepared.batches
-        with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-            following = pool.submit(batches.batch, self.step) if self.step < last else None
-            while following is not None:
-                batch = following.result()
-                more = batch.step + 1 < last
-                following = pool.submit(batches.batch, batch.step + 1) if more else None
+        """Yield batches, each drawn and tokenized while those before it are learnt from."""
+        batches = self._prepared.batches
+        with ThreadPoolExecutor(_AHEAD, thread_name_prefix="batches") as pool:
+            steps = iter(range(self.step, self._record.num_steps))
+            following = deque(pool.submit(batches.batch, step) for step in islice(steps, _AHEAD))
+            while following:
+                batch = following.popleft().result()
+                following.extend(pool.submit(batches.batch, step) for step in islice(steps, 1))
                 yield batch
 
     def _take(self, batch: TokenBatch, began: float) -> Metrics:
