@@ -73,4 +73,4 @@ def test_the_demo_finds_what_its_questions_ask_for():
             near = np.argsort(-cosines, kind="stable")[:FIRST_STAGE]
             scores = reranker.score(query["question"], [corpus[i]["text"] for i in near])
             right += corpus[near[scores.argmax()]]["id"] == query["answer"]
-    assert right >= 14  # 15 in float32; another CPU may turn a close one
+    assert right >= 15  # 16 in float32; another CPU may turn a close one

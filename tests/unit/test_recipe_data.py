@@ -20,7 +20,6 @@ from embedfleet.embedded.recipe.pairs import (
     write_beir,
     write_train,
 )
-from embedfleet.embedded.recipe.questions import as_question, ask_some
 from embedfleet.embedded.recipe.wordnet import word_pairs
 from embedfleet.errors import EmbedfleetError
 
@@ -199,7 +198,7 @@ def test_steps_leave_what_later_ones_read(tmp_path):
         "first/reranker/tokenizer.json",
         "first/reranker/model.safetensors",
         *(f"mined/{name}.jsonl" for name in ("manuals", "packages", "docstrings")),
-        *(f"ranked/{name}.jsonl" for name in ("manuals", "packages", "docstrings", "words")),
+        *(f"ranked/{name}.jsonl" for name in ("manuals", "packages", "docstrings")),
         "runs/embedder/model/model.safetensors",
         "merged/embedder",
         "runs/reranker/model/model.safetensors",
@@ -216,30 +215,3 @@ def test_the_recipe_without_a_folder_says_how():
         1,
         "usage: python -m embedfleet.embedded.recipe FOLDER\n",
     )
-
-
-@pytest.mark.parametrize(
-    ("query", "task", "expected"),
-    [
-        ("Show files", "manuals", "How can I show files?"),
-        ("fox", "words", "What does fox mean?"),
-        ("GNU awk", "packages", "GNU awk"),
-    ],
-)
-def test_some_queries_become_questions(query, task, expected):
-    assert as_question(query, task) == expected
-
-
-def test_a_third_of_a_file_is_asked(tmp_path):
-    file = tmp_path / "mined.jsonl"
-    lines = [
-        {"query": f"print page {i}", "positives": [LONG], "negatives": [], "task": "manuals"}
-        for i in range(300)
-    ]
-    file.write_text("".join(json.dumps(each) + "\n" for each in lines))
-    ask_some(file, tmp_path / "asked.jsonl")
-    asked = [json.loads(line) for line in (tmp_path / "asked.jsonl").read_text().splitlines()]
-    changed = [each for each, before in zip(asked, lines, strict=True) if each != before]
-    assert 70 < len(changed) < 130
-    assert all(each["query"].endswith("?") for each in changed)
-    assert [each | {"query": ""} for each in asked] == [each | {"query": ""} for each in lines]

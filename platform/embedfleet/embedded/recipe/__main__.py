@@ -24,7 +24,6 @@ from embedfleet.checkpoint.config import CONFIG_FILE
 from embedfleet.checkpoint.shards import SINGLE_FILE
 from embedfleet.embedded.recipe.first import make_first, make_vocabulary
 from embedfleet.embedded.recipe.gather import SOURCES, gather
-from embedfleet.embedded.recipe.questions import ask_some
 from embedfleet.embedded.recipe.shapes import config_document
 from embedfleet.messages import Role
 from embedfleet.tokenization.tokenizer import FILE_NAME as TOKENIZER_FILE
@@ -51,24 +50,21 @@ class Mining:
     Attributes:
         folder: Where the examples go.
         count: Examples that are drawn; None means all.
-        asked: Some queries are put as questions afterwards.
     """
 
     folder: str
     source: str
     count: int | None
     options: tuple[str, ...]
-    asked: bool = False
 
 
 MINING: Final = (
     Mining("mined", "manuals", None, _NEAREST),
     Mining("mined", "packages", None, _NEAREST),
     Mining("mined", "docstrings", 15_000, _NEAREST),
-    Mining("ranked", "manuals", None, _AMONG_NEAR, asked=True),
-    Mining("ranked", "packages", 8_000, _AMONG_NEAR, asked=True),
-    Mining("ranked", "docstrings", 8_000, _AMONG_NEAR, asked=True),
-    Mining("ranked", "words", 20_000, _AMONG_NEAR, asked=True),
+    Mining("ranked", "manuals", None, _AMONG_NEAR),
+    Mining("ranked", "packages", 8_000, _AMONG_NEAR),
+    Mining("ranked", "docstrings", 8_000, _AMONG_NEAR),
 )
 
 
@@ -134,11 +130,8 @@ def _mine(folder: Path, mining: Mining, target: Path) -> None:
         examples = folder / "drawn" / f"{mining.source}-{mining.count}.jsonl"
         examples.parent.mkdir(exist_ok=True)
         examples.write_text("\n".join(lines[: mining.count]) + "\n")
-    told = target.with_name(f"{target.stem}-told.jsonl") if mining.asked else target
-    files = ("--data", str(examples), "--output", str(told))
+    files = ("--data", str(examples), "--output", str(target))
     _run(folder, "mine", "--model", f"first/{Role.EMBEDDER}", *files, *mining.options)
-    if mining.asked:
-        ask_some(told, target)
 
 
 def _merge(folder: Path, role: Role, target: Path) -> None:

@@ -32,7 +32,7 @@ def _shape(num_layers: int) -> ModelConfig:
 
 SHAPES: Final[Mapping[Role, ModelConfig]] = {
     Role.EMBEDDER: _shape(num_layers=2),
-    Role.RERANKER: _shape(num_layers=4),
+    Role.RERANKER: _shape(num_layers=3),
 }
 
 
