@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +21,10 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from raw_http2 import DATA, END_STREAM, HEADERS, PREFACE, SETTINGS, frame, opening
 
+from embedfleet.config import Settings
+from embedfleet.errors import Unavailable
 from embedfleet.local.edge import reload_edge
+from embedfleet.local.node import MARK
 from embedfleet.rendering.edge import MAP_FILE
 from embedfleet.v1 import embedding_pb2, model_pb2, reranking_pb2
 
@@ -319,6 +324,22 @@ def test_reload_reaches_open_connections_and_keeps_what_runs(tmp_path: Path) -> 
         )
         reloaded.set()
         assert [answer.split()[0] for answer in answers] == ["emb-docs"]
+
+
+def test_an_edge_that_does_not_reload_is_told() -> None:
+    """Under another's mark it is left alone; under its own it has to start a worker."""
+    ignoring = "from signal import *; import time; signal(SIGUSR2, 1); print(); time.sleep(60)"
+    environment = {**Settings.load().environment, MARK: EDGE_ID}
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", ignoring], env=environment, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert not reload_edge(process.pid, "another")
+        with pytest.raises(Unavailable, match=r"started no new worker .* See edge\.log"):
+            reload_edge(process.pid, EDGE_ID)
+        process.kill()
+    assert not reload_edge(process.pid, EDGE_ID)
 
 
 def assert_starting(error: grpc.RpcError) -> None:

@@ -29,8 +29,7 @@ __all__ = ["LOG_FILE", "listens", "reload_edge", "start_edge", "tail", "write_ed
 
 LOG_FILE: Final = "edge.log"
 _START_SECONDS: Final = 10.0
-_RELOAD_SECONDS: Final = 20.0
-_RESEND_SECONDS: Final = 1.0
+_RELOAD_SIGNALS: Final = 10
 
 
 def write_edge(config: EdgeConfig, tls: Tls | None, folder: Path) -> None:
@@ -141,25 +140,31 @@ def reload_edge(pid: int, fleet_id: str) -> bool:
     Raises:
         Unavailable: It lives and starts no new worker.
     """
-    deadline = time.monotonic() + _RELOAD_SECONDS
     try:
         master = psutil.Process(pid)
         if master.environ().get(MARK) != fleet_id:
             return False
         before = set(master.children())
-        while time.monotonic() < deadline:
+        for _ in range(_RELOAD_SIGNALS):
             master.send_signal(signal.SIGUSR2)
-            again = time.monotonic() + _RESEND_SECONDS
-            while time.monotonic() < again:
-                if set(master.children()) - before:
-                    return True
-                time.sleep(0.02)
+            if _has_others(master, before):
+                return True
     except psutil.Error:
         return False
     raise Unavailable(
-        f"The edge (HAProxy, pid {pid}) started no new worker in {_RELOAD_SECONDS:.0f} s, so it "
-        f"goes on with the old configuration. See {LOG_FILE} in the fleet's folder; apply again."
+        f"The edge (HAProxy, pid {pid}) started no new worker after {_RELOAD_SIGNALS} signals, so "
+        f"the old configuration stays. See {LOG_FILE} in the fleet's folder, and apply again."
     )
+
+
+def _has_others(master: psutil.Process, before: set[psutil.Process]) -> bool:
+    """Wait a second for a child that was not there before."""
+    deadline = time.monotonic() + 1.0
+    while not set(master.children()) - before:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def tail(log: Path, num_lines: int = 12) -> str:
