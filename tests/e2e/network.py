@@ -20,6 +20,9 @@ __all__ = ["Namespace", "Network", "bridge", "missing", "sweep"]
 PROGRAMS = ("ip", "mount", "nsenter", "setpriv", "unshare")
 _SHARED = IPv4Network("100.64.0.0/10")
 """Addresses that no machine has of its own (RFC 6598)."""
+_BRIDGE_ADDRESS = "02:00:00:00:00:01"
+"""Given, so that it stays. A bridge without one takes the lowest of its links at any time, and what
+pods send to the address before is lost until they ask for it again, 20 s later or so."""
 _OURS = re.compile(r"\bef(\d+)[bn-]")
 
 
@@ -96,7 +99,7 @@ def bridge() -> Iterator[Network]:
     network = Network(os.getpid(), str(next(free)))
     try:
         _ip(
-            f"link add {network.bridge} type bridge",
+            f"link add {network.bridge} address {_BRIDGE_ADDRESS} type bridge",
             f"addr add {network.gateway}/16 dev {network.bridge}",
             f"link set {network.bridge} up",
         )

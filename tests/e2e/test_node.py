@@ -180,6 +180,16 @@ def test_a_pod_may_end_by_itself_before_it_is_killed(kubectl: Kubectl) -> None:
     assert ended(kubectl, "reads")["message"] == "bye\n"
 
 
+def test_the_network_keeps_its_address_as_pods_come_and_go() -> None:
+    with network.bridge() as made:
+        path = Path("/sys/class/net", made.bridge, "address")
+        before = path.read_text()
+        for each in [made.join(number) for number in range(3)]:
+            assert path.read_text() == before
+            made.leave(each)
+        assert path.read_text() == before
+
+
 def test_nothing_outlives_a_killed_test(tmp_path: Path) -> None:
     script = (
         "import subprocess, sys, time\n"
