@@ -7,7 +7,6 @@ iteration cancels them.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
@@ -15,10 +14,11 @@ from typing import Any, TypeVar
 
 import grpc
 
+from embedfleet.client.attempts import seconds_to_next
 from embedfleet.client.batches import Batch
 from embedfleet.client.options import ClientConfig
-from embedfleet.client.retrying import Deadline, retry_delay
-from embedfleet.client.transport import METHODS, Method, Target, closed, translate
+from embedfleet.client.retrying import Deadline
+from embedfleet.client.transport import METHODS, Method, Target, closed
 from embedfleet.client.work import Work
 
 __all__ = ["AsyncCalls"]
@@ -99,9 +99,4 @@ class AsyncCalls:
         return self._methods[method.path]
 
     def _delay(self, failure: Any, attempt: int, deadline: Deadline) -> float:
-        """Seconds until the next attempt; raises the failure where there is none."""
-        error = translate(failure, self._target, deadline)
-        delay = retry_delay(error, attempt, self._config.max_attempts, random.random())
-        if delay is None or delay >= deadline.left():
-            raise error from failure
-        return delay
+        return seconds_to_next(failure, attempt, self._target, self._config, deadline)

@@ -316,6 +316,23 @@ def test_a_call_whose_replica_ended_is_made_again(serve, connect):
     assert calls["all"] == 2
 
 
+def test_an_attempt_that_is_made_again_is_told_to_the_log(serve, connect, caplog):
+    calls = Counter()
+
+    def answer(request, context):
+        calls["all"] += 1
+        if calls["all"] == 1:
+            refuse(context, grpc.StatusCode.UNAVAILABLE)
+        return echo(request, context)
+
+    with caplog.at_level("INFO", "embedfleet.client"), connect(serve({"Embed": answer})) as client:
+        client.embed("docs", ["x"], input_type="DOCUMENT")
+        client.embed("docs", ["x"], input_type="DOCUMENT")
+    (record,) = caplog.records
+    assert record.thread == threading.get_ident()
+    assert "attempt 1 failed, the next is in 0.1 s: endpoint" in record.getMessage()
+
+
 def test_attempts_without_a_hint_end(serve, connect):
     calls = Counter()
 
