@@ -10,10 +10,12 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 
 __all__ = ["Namespace", "Network", "bridge", "missing", "sweep"]
 
@@ -23,6 +25,7 @@ _SHARED = IPv4Network("100.64.0.0/10")
 _BRIDGE_ADDRESS = "02:00:00:00:00:01"
 """Given, so that it stays. A bridge without one takes the lowest of its links at any time, and what
 pods send to the address before is lost until they ask for it again, 20 s later or so."""
+_SEED = 1
 _OURS = re.compile(r"\bef(\d+)[bn-]")
 
 
@@ -81,9 +84,50 @@ class Network:
         )  # fmt: skip
         return Namespace(name, address, interface)
 
+    def at(self, address: str) -> Namespace:
+        """Find the namespace that has an address."""
+        number = int(IPv4Address(address)) - int(_half(self.subnet, 0)[10])
+        return Namespace(f"ef{self.owner}-{number}", address, f"ef{self.owner}n{number}")
+
     def leave(self, namespace: Namespace) -> None:
         """Remove a namespace; its link goes with it."""
         _ip(f"netns del {namespace.name}")
+
+    def cut(self, namespace: Namespace) -> None:
+        """Take a namespace's link down; nobody there is told."""
+        _ip(f"link set {namespace.interface} down")
+
+    def mend(self, namespace: Namespace) -> None:
+        """Bring it up again."""
+        _ip(f"link set {namespace.interface} up")
+
+    @contextmanager
+    def slow(self, namespace: Namespace, delay_seconds: float, loss: float) -> Iterator[None]:
+        """Delay what a namespace sends and receives, and lose some of it, each way."""
+        near, end = f"{namespace.interface}s", f"{namespace.interface}t"
+        _ip(
+            f"link add {near} type veth peer name {end}",
+            # This machine must not answer there for the addresses that it has elsewhere.
+            f"link set {end} arp off up",
+            f"link set {namespace.interface} nomaster arp off",
+            f"link set {near} master {self.bridge} up",
+        )
+        command = [
+            "setpriv", "--pdeathsig", "KILL", sys.executable,
+            Path(__file__).with_name("slow_link.py"), namespace.interface, end,
+            str(delay_seconds), str(loss), str(_SEED),
+        ]  # fmt: skip
+        carrier = subprocess.Popen(command)
+        try:
+            yield
+            assert carrier.poll() is None, "the slow link ended"
+        finally:
+            carrier.kill()
+            carrier.wait()
+            # A pod that ended meanwhile has taken its link along.
+            subprocess.run(["ip", "link", "del", near], check=False)
+            restored = ["ip", "link", "set", namespace.interface, "master", self.bridge]
+            subprocess.run([*restored, "arp", "on"], capture_output=True, check=False)
 
     def serve(self, address: str) -> None:
         """Let this machine answer for one more address."""
@@ -146,7 +190,7 @@ def _remove(owner: int) -> None:
     for name in re.findall(rf"^ef{owner}-\d+", listed, re.M):
         _ip(f"netns del {name}")
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
-    for name in {f"ef{owner}b", *re.findall(rf"\bef{owner}n\d+", links)}:
+    for name in {f"ef{owner}b", *re.findall(rf"\bef{owner}n\w+", links)}:
         subprocess.run(["ip", "link", "del", name], capture_output=True, check=False)
 
 
