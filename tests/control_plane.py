@@ -55,12 +55,16 @@ class ControlPlane:
         folder: Data, logs and certificates.
         stop: Ends the API server and leaves its data.
         start: Starts it again at the same address, and waits until it answers.
+        kill_store: Kills etcd; what it has written stays.
+        start_store: Starts it again, and waits until the API server is ready with it.
     """
 
     url: str
     folder: Path
     stop: Callable[[], None]
     start: Callable[[], None]
+    kill_store: Callable[[], None]
+    start_store: Callable[[], None]
 
     def client(self, token: str = ADMIN) -> httpx.Client:
         """Open connections as the owner of a token; may do everything by default."""
@@ -157,31 +161,50 @@ def control_plane(
     port = address.port or free
     _write_secrets(folder, users)
     stores, peers = f"http://127.0.0.1:{etcd}", f"http://127.0.0.1:{peer}"
-    with ExitStack() as started:
-        started.enter_context(
-            process(folder, "etcd", f"--data-dir={folder / 'etcd'}", "--unsafe-no-fsync",
-                     f"--listen-client-urls={stores}", f"--advertise-client-urls={stores}",
-                     f"--listen-peer-urls={peers}", f"--initial-advertise-peer-urls={peers}",
-                     f"--initial-cluster=default={peers}")
-        )  # fmt: skip
-        arguments = (
-            f"--etcd-servers={stores}", f"--secure-port={port}", f"--bind-address={address.host}",
-            f"--cert-dir={folder / 'certs'}", "--authorization-mode=RBAC",
-            f"--token-auth-file={folder / 'tokens.csv'}",
-            "--service-account-issuer=https://kubernetes.default.svc",
-            f"--service-account-key-file={folder / 'sa.key'}",
-            f"--service-account-signing-key-file={folder / 'sa.key'}",
-            f"--service-cluster-ip-range={address.services}",
-            "--disable-admission-plugins=ServiceAccount",
-        )  # fmt: skip
-        servers = started.enter_context(ExitStack())
+    store = (
+        "etcd", f"--data-dir={folder / 'etcd'}", "--unsafe-no-fsync",
+        f"--listen-client-urls={stores}", f"--advertise-client-urls={stores}",
+        f"--listen-peer-urls={peers}", f"--initial-advertise-peer-urls={peers}",
+        f"--initial-cluster=default={peers}",
+    )  # fmt: skip
+    api = (
+        "kube-apiserver",
+        f"--etcd-servers={stores}", f"--secure-port={port}", f"--bind-address={address.host}",
+        f"--cert-dir={folder / 'certs'}", "--authorization-mode=RBAC",
+        f"--token-auth-file={folder / 'tokens.csv'}",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        f"--service-account-key-file={folder / 'sa.key'}",
+        f"--service-account-signing-key-file={folder / 'sa.key'}",
+        f"--service-cluster-ip-range={address.services}",
+        "--disable-admission-plugins=ServiceAccount",
+    )  # fmt: skip
+    with ExitStack() as etcd_runs, ExitStack() as api_runs:
+        running: dict[str, subprocess.Popen[bytes]] = {}
 
-        def start() -> None:
-            server = servers.enter_context(process(folder, "kube-apiserver", *arguments))
-            wait(lambda: _answers(plane, server), "the API server")
+        def start(runs: ExitStack, command: tuple[str, ...]) -> None:
+            running[command[0]] = runs.enter_context(process(folder, *command))
 
-        plane = ControlPlane(f"https://{address.host}:{port}", folder, servers.close, start)
-        start()
+        def ready() -> None:
+            wait(lambda: _answers(plane, running["kube-apiserver"]), "the API server")
+
+        def start_api() -> None:
+            start(api_runs, api)
+            ready()
+
+        def kill_store() -> None:
+            running["etcd"].kill()
+            etcd_runs.close()
+
+        def start_store() -> None:
+            start(etcd_runs, store)
+            ready()
+
+        plane = ControlPlane(
+            f"https://{address.host}:{port}", folder, api_runs.close, start_api,
+            kill_store, start_store,
+        )  # fmt: skip
+        start(etcd_runs, store)
+        start_api()
         yield plane
 
 
