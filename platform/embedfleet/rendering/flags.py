@@ -28,6 +28,9 @@ SERVE_FLAGS: Final[Mapping[str, str]] = {
     # HAProxy 2.8 stops reading a connection while one of its streams has an unread answer, so a
     # client that never reads would hold up all that share it.
     "RAY_SERVE_HAPROXY_H2_BE_MAX_CONCURRENT_STREAMS": "1",
+    # A replica that does not answer its health check cannot finish its calls either: they are made
+    # again elsewhere as soon as it is gone.
+    "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
     # Old HAProxy workers let go of long-lived connections after a reload.
     "RAY_SERVE_HAPROXY_CLOSE_SPREAD_TIME_S": "5",
 }

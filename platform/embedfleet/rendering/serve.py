@@ -70,7 +70,9 @@ _POLICY: Final = "ray.serve.autoscaling_policy:default_autoscaling_policy"
 # Serve's bound lies above the batcher's, and only stops what would drown the event loop.
 _MAX_ONGOING_REQUESTS: Final = 32_768
 _MAX_QUEUED_REQUESTS: Final = 1024
-_HEALTH_CHECK_TIMEOUT_SECONDS: Final = 30
+# Serve gives up a replica after three of these: that has to fit a call that waits for its answer,
+# 60 s unless its caller says otherwise, with time to be made again.
+_HEALTH_CHECK_TIMEOUT_SECONDS: Final = 10
 
 # Without the access log Serve still builds a line for every request unless warnings are its level.
 _LOGGING: Final = {"enable_access_log": False, "log_level": "WARNING"}
@@ -265,6 +267,7 @@ def _router_application(
                 },
                 "max_ongoing_requests": _MAX_ONGOING_REQUESTS,
                 "max_queued_requests": _MAX_QUEUED_REQUESTS,
+                "health_check_timeout_s": _HEALTH_CHECK_TIMEOUT_SECONDS,
                 "logging_config": dict(_LOGGING),
                 # It waits for replicas: on a small machine every core belongs to an engine.
                 "ray_actor_options": {"num_cpus": 0},
