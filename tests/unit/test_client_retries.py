@@ -43,6 +43,23 @@ def test_a_deadline_that_has_passed_names_the_timeout():
         passed.remaining()
 
 
+@pytest.mark.parametrize(
+    ("left", "attempt", "why"),
+    [
+        (60.0, 45.0, "a quarter is left for another"),
+        (15.0, 11.25, "and again"),
+        (6.0, 6.0, "no attempt of less than 5 s is made for that"),
+    ],
+)
+def test_an_attempt_leaves_time_for_another(left, attempt, why):
+    assert Deadline.after(left).attempt() == pytest.approx(attempt, abs=0.01), why
+
+
+@pytest.mark.parametrize(("left", "spares"), [(15.0, True), (1.3, True), (0.5, False), (-1, False)])
+def test_time_is_spared_only_by_attempts_that_were_cut_short(left, spares):
+    assert Deadline.after(left).spares() is spares
+
+
 def test_keywords_become_options():
     options, call = embed_options(
         "query",

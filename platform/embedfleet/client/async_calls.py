@@ -63,7 +63,7 @@ class AsyncCalls:
         attempt = 1
         while True:
             try:
-                return await call(request, timeout=deadline.remaining(), metadata=self._metadata)
+                return await call(request, timeout=deadline.attempt(), metadata=self._metadata)
             except grpc.aio.AioRpcError as failure:
                 delay = self._delay(failure, attempt, deadline)
             await asyncio.sleep(delay)

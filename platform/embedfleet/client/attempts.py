@@ -10,13 +10,25 @@ import logging
 import random
 from typing import Any, Final
 
+import grpc
+
 from embedfleet.client.options import ClientConfig
 from embedfleet.client.retrying import Deadline, retry_delay
 from embedfleet.client.transport import Target, translate
 
-__all__ = ["seconds_to_next"]
+__all__ = ["seconds_to_next", "unanswered"]
 
+_DETAILS: Final = "grpc-status-details-bin"
 _log: Final = logging.getLogger("embedfleet.client")
+
+
+def unanswered(failure: Any) -> bool:
+    """Whether an attempt's own time ran out, which says nothing about the next one.
+
+    A fleet that cannot keep a deadline says so in details.
+    """
+    timed_out = failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    return timed_out and _DETAILS not in dict(failure.trailing_metadata() or ())
 
 
 def seconds_to_next(
@@ -32,6 +44,9 @@ def seconds_to_next(
         deadline: Bound for all attempts together.
     """
     error = translate(failure, target, deadline)
+    if unanswered(failure) and deadline.spares() and attempt < config.max_attempts:
+        _log.info("attempt %d had no answer in its share of the time, the next follows", attempt)
+        return 0.0
     delay = retry_delay(error, attempt, config.max_attempts, random.random())
     if delay is None or delay >= deadline.left():
         raise error from failure

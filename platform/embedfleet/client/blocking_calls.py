@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from embedfleet.client.attempts import seconds_to_next
+from embedfleet.client.attempts import seconds_to_next, unanswered
 from embedfleet.client.batches import Batch
 from embedfleet.client.options import ClientConfig
 from embedfleet.client.retrying import Deadline
@@ -69,7 +69,7 @@ class BlockingCalls:
         call = self._method(method)
         while True:
             try:
-                return call(request, timeout=deadline.remaining(), metadata=self._metadata)
+                return call(request, timeout=deadline.attempt(), metadata=self._metadata)
             except grpc.RpcError as failure:
                 time.sleep(self._delay(failure, attempt, deadline))
             attempt += 1
@@ -77,11 +77,11 @@ class BlockingCalls:
     def _window(
         self, work: Work[Part], batches: Iterable[Batch], start: Callable[[], Deadline]
     ) -> Iterator[tuple[Batch, Part]]:
-        pending: deque[tuple[Batch, Any, Any]] = deque()
+        pending: deque[tuple[Batch, Any, Any, Deadline]] = deque()
 
         def first() -> tuple[Batch, Part]:
-            batch, request, future = pending[0]
-            response = self._read(work.method, request, future, start)
+            batch, request, future, deadline = pending[0]
+            response = self._read(work.method, request, future, deadline, start)
             # Only now: what is still in the queue is cancelled if reading fails.
             pending.popleft()
             return batch, work.decode(response, batch)
@@ -89,27 +89,35 @@ class BlockingCalls:
         try:
             for batch in batches:
                 request = work.encode(batch)
-                pending.append((batch, request, self._send(work.method, request, start())))
+                deadline = start()
+                future = self._send(work.method, request, deadline)
+                pending.append((batch, request, future, deadline))
                 if len(pending) >= self._config.max_in_flight:
                     yield first()
             while pending:
                 yield first()
         finally:
-            for _, _, future in pending:
+            for _, _, future, _ in pending:
                 future.cancel()
 
     def _send(self, method: Method, request: Any, deadline: Deadline) -> Any:
         call = self._method(method)
-        return call.future(request, timeout=deadline.remaining(), metadata=self._metadata)
+        return call.future(request, timeout=deadline.attempt(), metadata=self._metadata)
 
     def _read(
-        self, method: Method, request: Any, future: Any, start: Callable[[], Deadline]
+        self,
+        method: Method,
+        request: Any,
+        future: Any,
+        deadline: Deadline,
+        start: Callable[[], Deadline],
     ) -> Any:
         try:
             return future.result()
         except grpc.RpcError as failure:
-            # In a stream the retries get their own time: the caller may have come late to read.
-            deadline = start()
+            if not unanswered(failure):
+                # In a stream retries get their own time: the caller may have come late to read.
+                deadline = start()
             time.sleep(self._delay(failure, 1, deadline))
         return self.one(method, request, deadline, attempt=2)
 

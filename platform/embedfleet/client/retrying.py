@@ -15,6 +15,11 @@ __all__ = ["READY_POLL_SECONDS", "Deadline", "retry_delay"]
 FIRST_BACKOFF_SECONDS = 0.1
 MAX_BACKOFF_SECONDS = 5.0
 READY_POLL_SECONDS = 0.2
+ATTEMPT_SHARE = 0.75
+"""Of the time left, what one attempt may take: nodes that lose their power or their network say
+nothing, and a call that waits for one of them needs time to be made again elsewhere."""
+MIN_ATTEMPT_SECONDS = 5.0
+"""A time is not divided into less: in so short a one an answer is late, not lost."""
 TRY_SMALLER = "Give it a larger timeout, or send fewer items in one call."
 
 
@@ -44,6 +49,16 @@ class Deadline:
         if seconds <= 0:
             raise self.exceeded()
         return seconds
+
+    def attempt(self) -> float:
+        """Seconds for the next attempt; raises DeadlineExceeded when there are none."""
+        seconds = self.remaining()
+        share = ATTEMPT_SHARE * seconds
+        return share if share >= MIN_ATTEMPT_SECONDS else seconds
+
+    def spares(self) -> bool:
+        """Whether an attempt that ran out of time was one that had to leave some for another."""
+        return self.left() >= MIN_ATTEMPT_SECONDS * (1 - ATTEMPT_SHARE)
 
     def exceeded(self, next_move: str = TRY_SMALLER) -> DeadlineExceeded:
         """Build the error that names the timeout and what to do."""

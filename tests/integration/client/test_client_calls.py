@@ -333,6 +333,35 @@ def test_an_attempt_that_is_made_again_is_told_to_the_log(serve, connect, caplog
     assert "attempt 1 failed, the next is in 0.1 s: endpoint" in record.getMessage()
 
 
+@pytest.mark.parametrize("num_texts", [1, 9])
+def test_a_call_that_hangs_is_made_again_while_there_is_time(serve, connect, num_texts):
+    calls, done = Counter(), threading.Event()
+
+    def answer(request, context):
+        calls["all"] += 1
+        if calls["all"] == 1:
+            done.wait(timeout=20)
+        return echo(request, context)
+
+    texts = [str(number) for number in range(num_texts)]
+    with connect(serve({"Embed": answer}), config=SMALL) as client:
+        found = client.embed("docs", texts, input_type="DOCUMENT", timeout=8.0)
+    done.set()
+    assert found.vectors.tolist() == [vector_of(text) for text in texts]
+
+
+def test_what_the_fleet_says_about_a_deadline_ends_the_call(serve, connect):
+    calls = Counter()
+
+    def answer(request, context):
+        calls["all"] += 1
+        refuse(context, grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
+
+    with connect(serve({"Embed": answer})) as client, pytest.raises(errors.DeadlineExceeded):
+        client.embed("docs", ["x"], input_type="DOCUMENT")
+    assert calls["all"] == 1
+
+
 def test_attempts_without_a_hint_end(serve, connect):
     calls = Counter()
 
