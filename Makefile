@@ -6,7 +6,7 @@ UV := $(shell command -v uv || echo .cache/uv/bin/uv)
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
-.PHONY: help setup demo up down check test test-fleets test-clusters lint types layers unit integration chaos bench protos crds docs tools models lock clean
+.PHONY: help setup demo up down check test test-fleets test-clusters lint types layers unit integration chaos soak bench protos crds docs tools models lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -59,8 +59,11 @@ test-fleets: setup ## Parity, and fleets on this machine
 test-clusters: setup ## The operator on real control planes, and the whole chain
 	@set -o pipefail; $(PYTEST) tests/clusters tests/e2e 2>&1 | sed -u 's/^/[clusters] /'
 
-chaos: setup tools ## Kill one thing after the other under traffic: about ten minutes
+chaos: setup tools ## Do one thing after the other to a fleet under traffic: about an hour
 	@$(BIN)/python tests/e2e/chaos.py $(ARGS)
+
+soak: setup tools ## Use a fleet for 20 minutes and see whether anything grows
+	@$(BIN)/python tests/e2e/soak.py $(ARGS)
 
 tools: setup ## Build the programs that tests call, where there is Go: once, about 20 minutes
 	@$(BIN)/python tests/go_tools.py

@@ -269,14 +269,14 @@ def _established(client: httpx.Client, path: str) -> bool:
     return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
 
 
-def wait(holds: Callable[[], bool], what: str) -> None:
+def wait(holds: Callable[[], bool], what: str, seconds: float = READY_SECONDS) -> None:
     """Wait until something holds; a server that does not answer yet is not a failure."""
-    deadline = time.monotonic() + READY_SECONDS
+    deadline = time.monotonic() + seconds
     while True:
         try:
             if holds():
                 return
         except httpx.TransportError:
             pass
-        assert time.monotonic() < deadline, f"waited {READY_SECONDS} s for {what}"
+        assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
         time.sleep(0.2)

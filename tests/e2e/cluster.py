@@ -22,7 +22,7 @@ from typing import Any
 import control_plane
 import go_tools
 from control_plane import ADMIN, Address, ControlPlane
-from e2e import network
+from e2e import memory, network
 from e2e.network import Namespace, Network
 from e2e.node import Orders
 from go_tools import CACHE
@@ -133,6 +133,7 @@ def _node(
 
 def _sweep() -> None:
     """Remove what tests left behind that were killed."""
+    memory.sweep()
     for parent in (tempfile.gettempdir(), _MEMORY):
         for path in Path(parent).glob(f"{_PREFIX}*"):
             owner = path.name.removeprefix(_PREFIX).partition("-")[0]

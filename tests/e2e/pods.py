@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from e2e.environment import Find, Missing, arguments, variables
+from e2e.memory import Memory
 from e2e.place import Image, Place, Resource
 from e2e.probes import verdicts
 from e2e.processes import Launch, Running, start
@@ -64,6 +65,8 @@ class Pod:
     async def run(self) -> None:
         """Live until the end; cancelled to be killed."""
         self.net = await asyncio.to_thread(self.place.network.join, self.number)
+        self._memory = Memory(self.net.name)
+        self._memory.make()
         folder = self.place.folder / "pods" / f"{self.namespace}.{self.name}.{self.number}"
         self.folders = Folders(
             folder, self.place.memory / str(self.number), self.place.folder / "claims"
@@ -210,6 +213,7 @@ class Pod:
             folder=spec.get("workingDir") or image.folder,
             mounts=mounted,
             kept=self.place.kept,
+            group=self._memory.members,
         )
         return launch, words
 
@@ -291,5 +295,6 @@ class Pod:
     def _clean(self) -> None:
         with suppress(OSError):
             self.place.network.leave(self.net)
+        self._memory.remove()
         for folder in (self.folders.own, self.folders.memory):
             shutil.rmtree(folder, ignore_errors=True)

@@ -35,6 +35,7 @@ class Launch:
         scratch: Empty folder; the container's root is mounted on it, seen by the container alone.
         resolver: Address of the name server.
         kept: Folders of this machine that must be seen as they are, whatever is mounted over them.
+        group: File of the control group that it joins, if it is there.
     """
 
     command: Sequence[str]
@@ -47,6 +48,7 @@ class Launch:
     folder: str = "/"
     mounts: Sequence[Mount] = ()
     kept: Sequence[Path] = ()
+    group: Path | None = None
 
 
 @dataclass
@@ -133,7 +135,9 @@ def script(launch: Launch) -> str:
     mounts = [*launch.mounts, *(Mount(each, str(each)) for each in launch.kept)]
     hosts = f"127.0.0.1 localhost\n{launch.namespace.address} {launch.host}"
     names = f"nameserver {launch.resolver}\nsearch {launch.search}\noptions ndots:5"
+    joined = [f"echo 0 > {launch.group}"] if launch.group and launch.group.exists() else []
     lines = [
+        *joined,
         f"mount -t tmpfs tmpfs {base}",
         f"mkdir {base}/upper {base}/work {root}",
         f"mount -t overlay overlay -o lowerdir=/,upperdir={base}/upper,workdir={base}/work {root}",

@@ -15,8 +15,9 @@ import go_tools
 import pytest
 import yaml
 from control_plane import wait
-from e2e import network
+from e2e import memory, network
 from e2e.cluster import Cluster, cluster
+from e2e.memory import Memory
 from operator_process import Kubectl
 
 PROGRAMS = ("kubectl", "kube-controller-manager")
@@ -178,6 +179,20 @@ def test_a_pod_may_end_by_itself_before_it_is_killed(kubectl: Kubectl) -> None:
     kubectl("delete", "pod/polite", "--timeout=60s")
     create(kubectl, pod("reads", "cat /claim/word > /dev/termination-log", **volume, **mount))
     assert ended(kubectl, "reads")["message"] == "bye\n"
+
+
+@pytest.mark.skipif(bool(memory.missing()), reason=memory.missing() or "it can be counted")
+def test_a_pods_memory_can_be_limited(world: Cluster, kubectl: Kubectl) -> None:
+    create(kubectl, pod("modest", "sleep 1000"))
+    kubectl("wait", "--for=condition=Ready", "pod/modest", "--timeout=60s")
+    address = kubectl.get("pod/modest")["status"]["podIP"]
+    group = Memory(world.network.at(address).name)
+    group.limit(32 << 20)
+    eater = [sys.executable, Path(__file__).with_name("eater.py"), group.members]
+    assert subprocess.run(eater, check=False, timeout=60).returncode == -signal.SIGKILL
+    assert kubectl.get("pod/modest")["status"]["phase"] == "Running"
+    kubectl("delete", "pod/modest", "--grace-period=0", "--force", "--timeout=60s")
+    wait(lambda: not group.members.exists(), "the group to be gone with its pod")
 
 
 def test_the_network_keeps_its_address_as_pods_come_and_go() -> None:

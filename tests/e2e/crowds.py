@@ -1,0 +1,89 @@
+"""Others who use a fleet at the same time: more than it can serve, or not as they should."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+
+import numpy as np
+from e2e.chain import ENDPOINT, program
+from e2e.faults import Fault, Note
+from e2e.load import Load
+from e2e.traffic import Tally
+from e2e.usage import resident_bytes
+from e2e.world import World
+
+__all__ = ["CROWDS"]
+
+IDLE_SECONDS = 30.0
+MEASURED_SECONDS = 20.0
+OVERLOAD_SECONDS = 180.0
+TIMES_CAPACITY = 10
+STAY_SECONDS = 60.0
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "edge and HAProxy": ("haproxy",), "replicas": ("ServeReplica",), "proxies": ("ProxyActor",),
+}  # fmt: skip
+
+
+def _memory(world: World) -> Mapping[str, float]:
+    """Measure what stands in a call's way, in MiB."""
+    return {
+        part: resident_bytes(world.cluster.node, *words) / 2**20 for part, words in PARTS.items()
+    }
+
+
+def _grown(before: Mapping[str, float], after: Mapping[str, float]) -> str:
+    parts = (f"{part} {before[part]:.0f} to {after[part]:.0f}" for part in before)
+    return f"MiB of {', '.join(parts)}"
+
+
+def _run(world: World, calls_per_second: float, seconds: float) -> Load:
+    with program(world.cluster, "load.py", ENDPOINT, str(calls_per_second)) as printed:
+        time.sleep(seconds)
+    return Load(**json.loads(printed[0]))
+
+
+def _overload(world: World) -> Note:
+    """Offer many times what the fleet can do, at lower priority than the traffic."""
+    idle = time.monotonic()
+    time.sleep(IDLE_SECONDS)
+    busy = time.monotonic()
+    alone = _run(world, 0, MEASURED_SECONDS)
+    capacity = alone.answered / alone.seconds
+    before, start = _memory(world), time.monotonic()
+    load = _run(world, TIMES_CAPACITY * capacity, OVERLOAD_SECONDS)
+    after, end = _memory(world), time.monotonic()
+
+    def note(tally: Tally) -> str:
+        calm, late = (
+            float(np.percentile(tally.between(*span), 99)) for span in ((idle, busy), (start, end))
+        )
+        other = "; ".join(f"{count} x {what}" for what, count in load.other.items()) or "0"
+        return (
+            f"capacity {capacity:.1f} calls/s of 64 texts; of {load.sent} such calls "
+            f"{load.answered} answered, {load.refused} refused with a hint, {load.waiting} waiting "
+            f"at the end, other {other}; p99 of the traffic {1000 * late:.0f} ms, "
+            f"{1000 * calm:.0f} ms before ({late / calm:.1f} times); {_grown(before, after)}"
+        )
+
+    return note
+
+
+def _visited(kind: str) -> Fault:
+    def visit(world: World) -> Note:
+        before = _memory(world)
+        with program(world.cluster, "bad_clients.py", kind, ENDPOINT) as printed:
+            time.sleep(STAY_SECONDS)
+            during = _memory(world)
+        return lambda _: f"{printed[0]} connections; {_grown(before, during)}"
+
+    return visit
+
+
+CROWDS: Mapping[str, Fault] = {
+    "bulk calls, 10 times what is possible, for 180 s": _overload,
+    "1,000 streams that say nothing": _visited("idle"),
+    "200 clients that never read": _visited("deaf"),
+    "20 clients that send garbage": _visited("garbage"),
+}
