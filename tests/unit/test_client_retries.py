@@ -4,6 +4,7 @@ import pytest
 
 from embedfleet import errors
 from embedfleet.client import ClientConfig
+from embedfleet.client.attempts import seconds_for
 from embedfleet.client.options import embed_options, rerank_options, seconds
 from embedfleet.client.retrying import Deadline, retry_delay
 from embedfleet.messages import InputType, OutputType, Priority, Truncation
@@ -53,6 +54,12 @@ def test_a_deadline_that_has_passed_names_the_timeout():
 )
 def test_an_attempt_leaves_time_for_another(left, attempt, why):
     assert Deadline.after(left).attempt() == pytest.approx(attempt, abs=0.01), why
+
+
+def test_the_last_attempt_has_all_the_time():
+    config, deadline = ClientConfig(max_attempts=3), Deadline.after(60.0)
+    found = [seconds_for(attempt, config, deadline) for attempt in (1, 2, 3, 4)]
+    assert found == [pytest.approx(each, abs=0.01) for each in (45.0, 45.0, 60.0, 60.0)]
 
 
 @pytest.mark.parametrize(("left", "spares"), [(15.0, True), (1.3, True), (0.5, False), (-1, False)])

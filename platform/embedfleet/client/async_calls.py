@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from embedfleet.client.attempts import seconds_to_next
+from embedfleet.client.attempts import seconds_for, seconds_to_next
 from embedfleet.client.batches import Batch
 from embedfleet.client.options import ClientConfig
 from embedfleet.client.retrying import Deadline
@@ -63,7 +63,8 @@ class AsyncCalls:
         attempt = 1
         while True:
             try:
-                return await call(request, timeout=deadline.attempt(), metadata=self._metadata)
+                seconds = seconds_for(attempt, self._config, deadline)
+                return await call(request, timeout=seconds, metadata=self._metadata)
             except grpc.aio.AioRpcError as failure:
                 delay = self._delay(failure, attempt, deadline)
             await asyncio.sleep(delay)

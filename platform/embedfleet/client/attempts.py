@@ -16,10 +16,15 @@ from embedfleet.client.options import ClientConfig
 from embedfleet.client.retrying import Deadline, retry_delay
 from embedfleet.client.transport import Target, translate
 
-__all__ = ["seconds_to_next", "unanswered"]
+__all__ = ["seconds_for", "seconds_to_next", "unanswered"]
 
 _DETAILS: Final = "grpc-status-details-bin"
 _log: Final = logging.getLogger("embedfleet.client")
+
+
+def seconds_for(attempt: int, config: ClientConfig, deadline: Deadline) -> float:
+    """Give what an attempt may take: the last one all that is left; raises when that is nothing."""
+    return deadline.attempt() if attempt < config.max_attempts else deadline.remaining()
 
 
 def unanswered(failure: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from embedfleet.client.attempts import seconds_to_next, unanswered
+from embedfleet.client.attempts import seconds_for, seconds_to_next, unanswered
 from embedfleet.client.batches import Batch
 from embedfleet.client.options import ClientConfig
 from embedfleet.client.retrying import Deadline
@@ -69,7 +69,8 @@ class BlockingCalls:
         call = self._method(method)
         while True:
             try:
-                return call(request, timeout=deadline.attempt(), metadata=self._metadata)
+                seconds = seconds_for(attempt, self._config, deadline)
+                return call(request, timeout=seconds, metadata=self._metadata)
             except grpc.RpcError as failure:
                 time.sleep(self._delay(failure, attempt, deadline))
             attempt += 1
@@ -102,7 +103,8 @@ class BlockingCalls:
 
     def _send(self, method: Method, request: Any, deadline: Deadline) -> Any:
         call = self._method(method)
-        return call.future(request, timeout=deadline.attempt(), metadata=self._metadata)
+        seconds = seconds_for(1, self._config, deadline)
+        return call.future(request, timeout=seconds, metadata=self._metadata)
 
     def _read(
         self,
