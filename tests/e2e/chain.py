@@ -157,7 +157,8 @@ def ready(kubectl: Kubectl, world: Cluster, *resources: str, seconds: int = 240)
 def settled(kubectl: Kubectl, what: str) -> bool:
     """Whether the operator has seen the last change and nothing of it is left to do."""
     resource = kubectl.get(what)
-    seen = resource["status"].get("observedGeneration") == resource["metadata"]["generation"]
+    status = resource.get("status", {})
+    seen = status.get("observedGeneration") == resource["metadata"]["generation"]
     return seen and condition(resource, "Progressing")[:2] == ("False", "Settled")
 
 

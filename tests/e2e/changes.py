@@ -20,6 +20,8 @@ from e2e.world import HEAD, World
 
 __all__ = ["CHANGES"]
 
+SECONDS = 900.0
+"""A second cluster starts beside the first, on the cores that serve traffic."""
 EMBEDFLEET = Path(sys.executable).with_name("embedfleet")
 MORE = {"kind": "Embedder", "metadata": {"name": "more"}, "spec": {
     "model": DOCS["spec"]["model"], "placement": {"cpus": 0.1},
@@ -58,6 +60,10 @@ def _replicas(world: World) -> Mapping[str, frozenset[int]]:
     }
 
 
+def _heads(world: World) -> set[str]:
+    return {each["metadata"]["name"] for each in world.pods(HEAD)}
+
+
 def _seen(before: Mapping[str, frozenset[int]], after: Mapping[str, frozenset[int]]) -> str:
     """Say of which class a change was."""
     stayed = {model for model in before if before[model] <= after[model]}
@@ -73,12 +79,12 @@ def _changed(resource: dict[str, Any]) -> Fault:
     what = f"{resource['kind'].lower()}/{resource['metadata']['name']}"
 
     def change(world: World) -> Note:
-        before, head = _replicas(world), world.pod(HEAD)["metadata"]["name"]
+        before, heads = _replicas(world), _heads(world)
         planned = _planned(world, resource)
         world.kubectl.apply(resource)
         if planned == "NewCluster":
-            wait(lambda: world.pod(HEAD)["metadata"]["name"] != head, "the old head to go", 900)
-        wait(lambda: settled(world.kubectl, what) and world.whole(), "the change")
+            wait(lambda: not heads & _heads(world), "the old head to go", SECONDS)
+        wait(lambda: settled(world.kubectl, what) and world.whole(), "the change", SECONDS)
         seen = _seen(before, _replicas(world))
         assert seen == planned, f"planned {planned}, seen {seen}"
         return lambda _: f"{planned}, as planned"

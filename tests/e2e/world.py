@@ -44,15 +44,15 @@ class World:
             return process
         raise LookupError(f"no process runs {words}")
 
-    def pod(self, selector: str) -> dict[str, Any]:
-        """Read the first pod that a selector finds and that is to stay."""
+    def pods(self, selector: str) -> list[dict[str, Any]]:
+        """Read the pods that a selector finds and that are to stay."""
         listed = self.kubectl("get", "pods", f"--selector={selector}", "--output=json")
-        found: dict[str, Any] = next(
-            each
-            for each in json.loads(listed)["items"]
-            if "deletionTimestamp" not in each["metadata"]
-        )
-        return found
+        found = json.loads(listed)["items"]
+        return [each for each in found if "deletionTimestamp" not in each["metadata"]]
+
+    def pod(self, selector: str) -> dict[str, Any]:
+        """Read the first of them."""
+        return self.pods(selector)[0]
 
     def link(self, selector: str) -> Namespace:
         """Find the link of the first pod that a selector finds."""
