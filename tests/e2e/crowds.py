@@ -33,15 +33,17 @@ def _memory(world: World) -> Mapping[str, float]:
     }
 
 
-def _grown(before: Mapping[str, float], after: Mapping[str, float]) -> str:
-    parts = (f"{part} {before[part]:.0f} to {after[part]:.0f}" for part in before)
-    return f"MiB of {', '.join(parts)}"
+def _told(*measured: Mapping[str, float]) -> str:
+    parts = (f"{part} {', '.join(f'{each[part]:.0f}' for each in measured)}" for part in PARTS)
+    return f"MiB before, then, afterwards: {'; '.join(parts)}"
 
 
-def _run(world: World, calls_per_second: float, seconds: float) -> Load:
-    with program(world.cluster, "load.py", ENDPOINT, str(calls_per_second)) as printed:
-        time.sleep(seconds)
-    return Load(**json.loads(printed[0]))
+def _capacity(world: World) -> float:
+    """Measure how many calls a second are answered where some always wait."""
+    with program(world.cluster, "load.py", ENDPOINT, "0") as printed:
+        time.sleep(MEASURED_SECONDS)
+    load = Load(**json.loads(printed[0]))
+    return load.answered / load.seconds
 
 
 def _overload(world: World) -> Note:
@@ -49,22 +51,23 @@ def _overload(world: World) -> Note:
     idle = time.monotonic()
     time.sleep(IDLE_SECONDS)
     busy = time.monotonic()
-    alone = _run(world, 0, MEASURED_SECONDS)
-    capacity = alone.answered / alone.seconds
+    capacity = _capacity(world)
     before, start = _memory(world), time.monotonic()
-    load = _run(world, TIMES_CAPACITY * capacity, OVERLOAD_SECONDS)
-    after, end = _memory(world), time.monotonic()
+    with program(world.cluster, "load.py", ENDPOINT, str(TIMES_CAPACITY * capacity)) as printed:
+        time.sleep(OVERLOAD_SECONDS)
+        during, end = _memory(world), time.monotonic()
+    load, after = Load(**json.loads(printed[0])), _memory(world)
+    assert not load.other, load.other
 
     def note(tally: Tally) -> str:
         calm, late = (
             float(np.percentile(tally.between(*span), 99)) for span in ((idle, busy), (start, end))
         )
-        other = "; ".join(f"{count} x {what}" for what, count in load.other.items()) or "0"
         return (
             f"capacity {capacity:.1f} calls/s of 64 texts; of {load.sent} such calls "
             f"{load.answered} answered, {load.refused} refused with a hint, {load.waiting} waiting "
-            f"at the end, other {other}; p99 of the traffic {1000 * late:.0f} ms, "
-            f"{1000 * calm:.0f} ms before ({late / calm:.1f} times); {_grown(before, after)}"
+            f"at the end; p99 of the traffic {1000 * late:.0f} ms, {1000 * calm:.0f} ms before "
+            f"({late / calm:.1f} times); {_told(before, during, after)}"
         )
 
     return note
@@ -76,7 +79,8 @@ def _visited(kind: str) -> Fault:
         with program(world.cluster, "bad_clients.py", kind, ENDPOINT) as printed:
             time.sleep(STAY_SECONDS)
             during = _memory(world)
-        return lambda _: f"{printed[0]} connections; {_grown(before, during)}"
+        after = _memory(world)
+        return lambda _: f"{printed[0]} connections; {_told(before, during, after)}"
 
     return visit
 
