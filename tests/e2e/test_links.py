@@ -1,4 +1,4 @@
-"""Links of pods that are cut, or slow and lossy: what arrives, and how much later."""
+"""The tests' network, and links of pods that are cut, or slow and lossy: what arrives, and when."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from e2e import network
@@ -111,3 +112,12 @@ def test_what_is_cut_is_reached_again_when_it_is_mended(
         asked(pods, seconds=0.5)
     made.mend(pods[1])
     asked(pods)
+
+
+def test_the_network_keeps_its_address_as_pods_come_and_go(made: Network) -> None:
+    path = Path("/sys/class/net", made.bridge, "address")
+    before = path.read_text()
+    for each in [made.join(number) for number in range(3)]:
+        assert path.read_text() == before
+        made.leave(each)
+    assert path.read_text() == before

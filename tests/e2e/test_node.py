@@ -195,16 +195,6 @@ def test_a_pods_memory_can_be_limited(world: Cluster, kubectl: Kubectl) -> None:
     wait(lambda: not group.members.exists(), "the group to be gone with its pod")
 
 
-def test_the_network_keeps_its_address_as_pods_come_and_go() -> None:
-    with network.bridge() as made:
-        path = Path("/sys/class/net", made.bridge, "address")
-        before = path.read_text()
-        for each in [made.join(number) for number in range(3)]:
-            assert path.read_text() == before
-            made.leave(each)
-        assert path.read_text() == before
-
-
 def test_nothing_outlives_a_killed_test(tmp_path: Path) -> None:
     script = (
         "import subprocess, sys, time\n"
