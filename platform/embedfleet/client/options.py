@@ -67,12 +67,14 @@ class ClientConfig:
     """What a client does with every call.
 
     Attributes:
-        timeout_seconds: Bound for one whole call, its requests and retries included.
+        timeout_seconds: Bound for one whole call, its requests and retries included. One that needs
+            more than three quarters of it is taken for lost and made again, unless it is the last.
         stream_timeout_seconds: The same for one request of a stream, which as a whole has none.
         max_batch_items: Items in one request. Small enough for several replicas to share an input.
         max_batch_bytes: Text in one request; a longer text travels alone.
         max_in_flight: Requests of one call that are under way at once.
-        max_attempts: Tries of one request whose failures do not say when to come back.
+        max_attempts: Tries of one request whose failures do not say when to come back. A single
+            one has all the time.
         max_message_bytes: Largest message sent or taken.
     """
 
