@@ -196,13 +196,11 @@ def test_steps_leave_what_later_ones_read(tmp_path):
     assert results == [
         "data/sources.json",
         "first/reranker/tokenizer.json",
-        "first/reranker/model.safetensors",
+        "first/embedder/model.safetensors",
         *(f"mined/{name}.jsonl" for name in ("manuals", "packages", "docstrings")),
-        *(f"ranked/{name}.jsonl" for name in ("manuals", "packages", "docstrings")),
         "runs/embedder/model/model.safetensors",
         "merged/embedder",
-        "runs/reranker/model/model.safetensors",
-        "merged/reranker",
+        "merged/reranker/model.safetensors",
         "retrieval.json",
         "reranking.json",
     ]

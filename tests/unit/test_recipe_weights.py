@@ -1,17 +1,20 @@
-"""First weights compute what they are said to: a weighted bag of words, and products of two."""
+"""First weights compute what they are said to: a bag of words, its likeness, words in common."""
 
 import numpy as np
 import pytest
 import torch
 
 from embedfleet.batching.packing import pack
+from embedfleet.checkpoint import resolve
 from embedfleet.checkpoint.config import ModelConfig
 from embedfleet.embedded.recipe.bag import Bag, BagTraining, first_bag, train_bag
+from embedfleet.embedded.recipe.first import prompt_words
 from embedfleet.embedded.recipe.layers import bag_weights
 from embedfleet.embedded.recipe.scorer import Words, scorer_weights
 from embedfleet.engine import EngineOptions
 from embedfleet.engine.torch.engine import load_engine
 from embedfleet.messages import Role
+from embedfleet.tokenization.tokenizer import Tokenizer
 
 FINAL, VOCAB = 99, 100
 
@@ -25,14 +28,14 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def shape(num_layers: int) -> ModelConfig:
+def shape(num_layers: int, num_heads: int = 4, intermediate_size: int = 512) -> ModelConfig:
     return ModelConfig(
         num_layers=num_layers,
         hidden_size=256,
-        num_query_heads=4,
-        num_kv_heads=4,
+        num_query_heads=num_heads,
+        num_kv_heads=num_heads,
         head_dim=64,
-        intermediate_size=512,
+        intermediate_size=intermediate_size,
         vocab_size=VOCAB,
         max_tokens=512,
         rms_norm_eps=1e-6,
@@ -75,23 +78,57 @@ def test_the_model_is_the_bag(bag):
     assert (unit(states) * unit(np.array(expected))).sum(1).min() > 0.98
 
 
-def test_documents_that_share_words_with_the_query_score_higher(bag):
-    words = Words(document=90, query=91, start=95, yes=92, no=93, last=94, special=(95,))
-    made = scorer_weights(bag, shape(3), words)
+WORDS = Words(
+    instruction=88, query=91, document=90, start=95, suffix=(96, 95, 97, 89, 98, 94), gathers=97,
+    rests=98, empty=(80, 81), yes=92, no=93, special=(95, 96, 97, 98),
+)  # fmt: skip
+DOCUMENTS = {
+    "all four": [12, 10, 13, 11], "rare": [10, 40], "common": [11, 40], "alike": [50, 51],
+    "none": [40, 41], "rare, repeated": [10, 40, 10, 41, 10],
+}  # fmt: skip
+
+
+def logits(content: torch.Tensor) -> dict[str, float]:
+    """Of documents for the query 10 11 12 13: yes against no."""
+    rarity = torch.full((VOCAB,), 4.0)
+    rarity[10], rarity[11] = 8.0, 1.0
+    embedder = bag_weights(Bag(content, torch.zeros(VOCAB)), shape(2), Role.EMBEDDER, FINAL)
+    config = shape(4, num_heads=5, intermediate_size=336)
+    made = scorer_weights(embedder, rarity, shape(2), config, WORDS)
     options = EngineOptions(dtype="float32")
     engine = load_engine(
-        Role.RERANKER, shape(3), iter(made.items()), options, score_token_ids=(92, 93)
+        Role.RERANKER, config, iter(made.items()), options, score_token_ids=(WORDS.yes, WORDS.no)
     )
-    query, same, other = [10, 11, 12, 13], [12, 10, 13, 11], [40, 41, 42, 43]
-    half = [10, 11, 44, 45]
-    sequences = [
-        np.array([95, 80, 81, 91, *query, 82, 90, *document, 95, 94])
-        for document in (same, half, other)
-    ]
+    head = [95, 82, 88, 80, 83, 91, 80, 10, 11, 12, 13, 81, 90, 80]
+    sequences = [np.array([*head, *each, *WORDS.suffix]) for each in DOCUMENTS.values()]
     scores = engine.score(pack(sequences))
     engine.close()
-    assert scores[0] > scores[1] > scores[2]
-    assert scores[0] > 0 > scores[2]
+    return dict(zip(DOCUMENTS, map(float, scores), strict=True))
+
+
+def test_a_document_scores_by_rare_words_that_it_shares(bag):
+    """All contents are alike here, so that words alone count."""
+    found = logits(bag.content[:1].expand(VOCAB, -1))
+    assert found["none"] == pytest.approx(found["alike"], abs=0.05)
+    once = found["rare"] - found["none"]
+    assert once > 2 * (found["common"] - found["none"]) > 0.1
+    assert found["all four"] > found["rare"] + 0.1
+    assert once < found["rare, repeated"] - found["none"] < 1.3 * once
+
+
+def test_a_document_scores_by_what_its_words_mean(bag):
+    content = bag.content.clone()
+    content[50:52] = content[10:12] + content[60:62] / 4
+    found = logits(content)
+    assert found["all four"] > found["alike"] > found["none"] + 0.3
+
+
+def test_words_of_the_vocabulary_that_ships_are_found():
+    tokenizer = Tokenizer.load(resolve("embedded/reranker"))
+    words = prompt_words(tokenizer)
+    assert words.suffix[words.suffix.index(words.gathers) + 2] == words.rests
+    opening = (words.instruction, words.query, words.document)
+    assert [tokenizer.decode([each]) for each in opening] == ["<Instruct", "<Query", "<Document"]
 
 
 def test_a_bag_learns_which_words_belong_together():

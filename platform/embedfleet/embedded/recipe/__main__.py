@@ -1,8 +1,8 @@
 """Makes the embedded models: `python -m embedfleet.embedded.recipe FOLDER`, or `make models`.
 
 Gathers data, makes vocabulary and first weights, then runs the commands that anybody has: mine,
-tune, merge, evaluate. A step whose result is there is not done again, so it goes on where it
-stopped.
+tune, merge; writes the reranker around the embedder; evaluates. A step whose result is there is not
+done again, so it goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save
 
 from embedfleet.checkpoint.config import CONFIG_FILE
 from embedfleet.checkpoint.shards import SINGLE_FILE
-from embedfleet.embedded.recipe.first import make_first, make_vocabulary
+from embedfleet.embedded.recipe.first import make_embedder, make_reranker, make_vocabulary
 from embedfleet.embedded.recipe.gather import SOURCES, gather
 from embedfleet.embedded.recipe.shapes import config_document
 from embedfleet.messages import Role
@@ -36,35 +36,23 @@ _MERGED_CHECKPOINTS: Final = 3
 _NEAREST: Final = ("--negatives", "8", "--margin", "-0.1", "--max-document-tokens", "64")
 """An embedder learns from what its first weights take for the answer."""
 
-_AMONG_NEAR: Final = (
-    *("--negatives", "8", "--top-k", "100", "--order", "random", "--margin", "-1"),
-    *("--max-document-tokens", "64"),
-)
-"""A reranker learns from what it will be given: some of what the first stage finds."""
-
 
 @dataclass(frozen=True, slots=True)
 class Mining:
     """Negatives for examples of one source.
 
     Attributes:
-        folder: Where the examples go.
         count: Examples that are drawn; None means all.
     """
 
-    folder: str
     source: str
     count: int | None
-    options: tuple[str, ...]
 
 
 MINING: Final = (
-    Mining("mined", "manuals", None, _NEAREST),
-    Mining("mined", "packages", None, _NEAREST),
-    Mining("mined", "docstrings", 15_000, _NEAREST),
-    Mining("ranked", "manuals", None, _AMONG_NEAR),
-    Mining("ranked", "packages", 8_000, _AMONG_NEAR),
-    Mining("ranked", "docstrings", 8_000, _AMONG_NEAR),
+    Mining("manuals", None),
+    Mining("packages", None),
+    Mining("docstrings", 15_000),
 )
 
 
@@ -84,22 +72,23 @@ EVALUATIONS: Final[Mapping[str, tuple[str, ...]]] = {
 
 def steps(folder: Path) -> Iterator[tuple[str, Path, Callable[[], object]]]:
     """Yield every step: what it does, what it leaves, and how it is done."""
-    data, first = folder / "data", folder / "first"
+    data, first, merged = folder / "data", folder / "first", folder / "merged"
     yield "gather pairs", data / "sources.json", lambda: gather(data)
     vocabulary = first / Role.RERANKER / TOKENIZER_FILE
     yield "train the vocabulary", vocabulary, lambda: make_vocabulary(data, first)
-    weights = first / Role.RERANKER / SINGLE_FILE
-    yield "train the bag of words", weights, lambda: make_first(data, first)
+    bag = first / Role.EMBEDDER
+    yield "train the bag of words", bag / SINGLE_FILE, lambda: make_embedder(data, bag)
     for each in MINING:
-        mined = folder / each.folder / f"{each.source}.jsonl"
-        yield f"mine {each.source} into {each.folder}", mined, partial(_mine, folder, each, mined)
-    for role in Role:
-        trained = folder / "runs" / role / "model" / SINGLE_FILE
-        settings = str(_HERE / f"{role}.yaml")
-        train = partial(_run, folder, "tune", role, "-f", settings)
-        yield f"train the {role}", trained, train
-        merged = folder / "merged" / role
-        yield f"merge the {role}", merged, partial(_merge, folder, role, merged)
+        mined = folder / "mined" / f"{each.source}.jsonl"
+        yield f"mine {each.source}", mined, partial(_mine, folder, each, mined)
+    trained = folder / "runs" / Role.EMBEDDER / "model" / SINGLE_FILE
+    settings = str(_HERE / f"{Role.EMBEDDER}.yaml")
+    train = partial(_run, folder, "tune", Role.EMBEDDER, "-f", settings)
+    yield f"train the {Role.EMBEDDER}", trained, train
+    embedder, reranker = merged / Role.EMBEDDER, merged / Role.RERANKER
+    yield f"merge the {Role.EMBEDDER}", embedder, partial(_merge, folder, embedder)
+    write = partial(_write_reranker, data, embedder, vocabulary, reranker)
+    yield f"write the {Role.RERANKER}", reranker / SINGLE_FILE, write
     for name, arguments in EVALUATIONS.items():
         measure = partial(_evaluate, folder, name, arguments)
         yield f"evaluate: {name}", folder / f"{name}.json", measure
@@ -131,15 +120,21 @@ def _mine(folder: Path, mining: Mining, target: Path) -> None:
         examples.parent.mkdir(exist_ok=True)
         examples.write_text("\n".join(lines[: mining.count]) + "\n")
     files = ("--data", str(examples), "--output", str(target))
-    _run(folder, "mine", "--model", f"first/{Role.EMBEDDER}", *files, *mining.options)
+    _run(folder, "mine", "--model", f"first/{Role.EMBEDDER}", *files, *_NEAREST)
 
 
-def _merge(folder: Path, role: Role, target: Path) -> None:
-    """Merge the last checkpoints of a run."""
-    checkpoints = sorted((folder / "runs" / role / "checkpoints").glob("step-*"))
+def _merge(folder: Path, target: Path) -> None:
+    """Merge the last checkpoints of the embedder's run."""
+    checkpoints = sorted((folder / "runs" / Role.EMBEDDER / "checkpoints").glob("step-*"))
     chosen = [str(each) for each in checkpoints[-_MERGED_CHECKPOINTS:]]
     target.parent.mkdir(exist_ok=True)
     _run(folder, "merge", *chosen, "--output", str(target))
+
+
+def _write_reranker(data: Path, embedder: Path, vocabulary: Path, target: Path) -> None:
+    target.mkdir(exist_ok=True)
+    shutil.copyfile(vocabulary, target / TOKENIZER_FILE)
+    make_reranker(data, embedder, target)
 
 
 def _evaluate(folder: Path, name: str, arguments: tuple[str, ...]) -> None:

@@ -1,20 +1,21 @@
-"""The first checkpoints: vocabulary from the texts, bag of words from pairs, layers around it."""
+"""First checkpoints: a vocabulary, an embedder around a bag of words, a reranker around that."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from safetensors.torch import save_file
+import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from embedfleet.catalog import DEFAULT_INSTRUCTION
 from embedfleet.checkpoint.config import CONFIG_FILE
 from embedfleet.checkpoint.shards import SINGLE_FILE
-from embedfleet.embedded.recipe.bag import Bag, BagTraining, first_bag, train_bag
+from embedfleet.embedded.recipe.bag import BagTraining, first_bag, train_bag
 from embedfleet.embedded.recipe.layers import NUM_RESERVED, bag_weights
 from embedfleet.embedded.recipe.scorer import Words, scorer_weights
 from embedfleet.embedded.recipe.shapes import NUM_ORDINARY_TOKENS, SHAPES, config_document
@@ -25,10 +26,13 @@ from embedfleet.prompts import RERANK_PREFIX, RERANK_SUFFIX, query_head, rerank_
 from embedfleet.tokenization.tokenizer import FILE_NAME as TOKENIZER_FILE
 from embedfleet.tokenization.tokenizer import Tokenizer
 
-__all__ = ["make_first", "make_vocabulary", "write_first"]
+__all__ = ["make_embedder", "make_reranker", "make_vocabulary", "prompt_words"]
 
 _PROMPT_WEIGHT: Final = 200
 """How often prompts are among the texts, so that their words are tokens."""
+
+_RETRIEVED: Final = ("docstrings", "manuals", "packages")
+"""Sources whose documents are like those that are searched; the others define words."""
 
 Sources = Mapping[str, list[tuple[str, str]]]
 
@@ -42,15 +46,15 @@ def make_vocabulary(data: Path, target: Path) -> None:
         (folder / TOKENIZER_FILE).write_bytes(small(texts, NUM_ORDINARY_TOKENS, role))
 
 
-def make_first(data: Path, target: Path, training: BagTraining | None = None) -> None:
-    """Train the bag of words and write both first checkpoints beside their vocabulary.
+def make_embedder(data: Path, target: Path, training: BagTraining | None = None) -> None:
+    """Train the bag of words and write it as an embedder.
 
     Args:
         data: What `gather` wrote.
-        target: Holds `embedder/tokenizer.json` and `reranker/tokenizer.json`.
+        target: Holds `tokenizer.json`.
         training: Of the bag.
     """
-    tokenizer = Tokenizer.load(target / Role.EMBEDDER)
+    tokenizer = Tokenizer.load(target)
     encoded = {name: _encoded(pairs, tokenizer) for name, pairs in _read(data).items()}
     shape = SHAPES[Role.EMBEDDER]
     counts = np.zeros(shape.vocab_size, np.int64)
@@ -61,29 +65,63 @@ def make_first(data: Path, target: Path, training: BagTraining | None = None) ->
     teacher = np.zeros((shape.vocab_size, known.shape[1]), np.float32)
     teacher[: len(spellings)] = known
     bag = first_bag(teacher, counts, shape.hidden_size - NUM_RESERVED)
-    write_first(train_bag(bag, encoded, training or BagTraining()), target)
-
-
-def write_first(bag: Bag, target: Path) -> None:
-    """Write a trained bag as an embedder and as a reranker."""
-    tokenizer = Tokenizer.load(target / Role.RERANKER)
+    bag = train_bag(bag, encoded, training or BagTraining())
     final_id = tokenizer.special_tokens[FINAL_TOKEN]
+    _write(target, Role.EMBEDDER, bag_weights(bag, shape, Role.EMBEDDER, final_id))
+
+
+def make_reranker(data: Path, embedder: Path, target: Path) -> None:
+    """Write a trained embedder and rarities of tokens as a reranker.
+
+    Args:
+        data: What `gather` wrote.
+        embedder: Checkpoint of the first one's shape.
+        target: Holds `tokenizer.json`.
+    """
+    tokenizer = Tokenizer.load(target)
+    stored = load_file(embedder / SINGLE_FILE)
+    weights = {name.removeprefix("model."): each.float() for name, each in stored.items()}
+    shape, old = SHAPES[Role.RERANKER], SHAPES[Role.EMBEDDER]
+    documents = [
+        document
+        for name, pairs in _read(data).items() if name in _RETRIEVED
+        for document in tokenizer.encode_batch([document for _, document in pairs])
+    ]  # fmt: skip
+    rarity = _rarity(documents, shape.vocab_size)
+    made = scorer_weights(weights, rarity, old, shape, prompt_words(tokenizer))
+    _write(target, Role.RERANKER, made)
+
+
+def prompt_words(tokenizer: Tokenizer) -> Words:
+    """Find the words of the reranking prompt in a vocabulary."""
+    special = tokenizer.special_tokens
     yes, no = tokenizer.yes_no_ids()
-    words = Words(
-        document=tokenizer.single_token_id("<Document"),
-        query=tokenizer.single_token_id("<Query"),
-        start=tokenizer.special_tokens["<|im_start|>"],
+    opening = (tokenizer.single_token_id(f"<{each}") for each in ("Instruct", "Query", "Document"))
+    instruction, query, document = opening
+    return Words(
+        instruction=instruction,
+        query=query,
+        document=document,
+        start=special["<|im_start|>"],
+        suffix=tuple(tokenizer.encode_template(RERANK_SUFFIX).tolist()),
+        gathers=special["<think>"],
+        rests=special["</think>"],
+        empty=tuple(map(tokenizer.single_token_id, (">:", "\n", "assistant"))),
         yes=yes,
         no=no,
-        last=int(tokenizer.encode_template(RERANK_SUFFIX)[-1]),
         special=tuple(sorted(tokenizer.special_ids)),
     )
-    _write(target, Role.EMBEDDER, bag_weights(bag, SHAPES[Role.EMBEDDER], Role.EMBEDDER, final_id))
-    _write(target, Role.RERANKER, scorer_weights(bag, SHAPES[Role.RERANKER], words))
 
 
-def _write(target: Path, role: Role, weights: Mapping[str, Tensor]) -> None:
-    folder = target / role
+def _rarity(documents: Sequence[TokenIds], vocab_size: int) -> Tensor:
+    """Return BM25's inverse document frequency of every token: (vocab,)."""
+    found = np.zeros(vocab_size)
+    for document in documents:
+        found[np.unique(document)] += 1
+    return torch.from_numpy(np.log1p((len(documents) - found + 0.5) / (found + 0.5))).float()
+
+
+def _write(folder: Path, role: Role, weights: Mapping[str, Tensor]) -> None:
     (folder / CONFIG_FILE).write_text(json.dumps(config_document(role), indent=2) + "\n")
     tensors = {f"model.{name}": tensor.contiguous() for name, tensor in weights.items()}
     save_file(tensors, folder / SINGLE_FILE, metadata={"format": "pt"})

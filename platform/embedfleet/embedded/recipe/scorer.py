@@ -1,45 +1,104 @@
-"""Weights of Qwen3's layers that score a document by its bag of words, to go on training from.
+"""Weights of Qwen3's layers that score as an embedder and BM25 do together, to go on training from.
 
-The first layer marks what comes after the prompt's `<Query` and `<Document`. In the second one a
-document's token attends to the query's tokens of like content, and to a token of the prompt that
-matches nothing: how much went to the query says whether the token is in it. The last one takes the
-weighted mean of the query's and of the document's contents, and of these matches; its MLP
-multiplies the two contents, component by component: silu(a)b + silu(-a)(-b) = ab.
+Causal layers read prompt, query and document in one text, so all of an embedder has to be done
+again inside of it, part by part:
 
-    row of a token: [content (250) | match | sink | in document | in query | importance | 1]
+1. Mark what comes after the words that open instruction, query and document.
+2. Do the embedder's first layer, each part for itself; and let a document's token tell how much of
+   what is like it, up to itself, is in the query: half where it is there once in each, less where
+   the document repeats it, nothing where the query has it not.
+3. Do the embedder's last layer, which takes the mean of contents: one token of the prompt's end
+   takes that of the query, the last one that of the document.
+4. Compare the two, four slices of them as an attention between the two tokens; and add up the
+   rarities of matched tokens, as attention from the last token to them. Both go to the answer.
+
+    row of a token: [content (216) | code (28) | `Part` (12)]
+
+Codes are random and tell tokens apart; contents tell what they mean.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final
 
 import torch
 from torch import Tensor
 
 from embedfleet.checkpoint.config import ModelConfig
-from embedfleet.checkpoint.layout import EMBEDDING
-from embedfleet.embedded.recipe.bag import Bag
-from embedfleet.embedded.recipe.layers import TAKEN_SCALE, UNIMPORTANT, bag_weights
+from embedfleet.checkpoint.layout import EMBEDDING, expected_tensors
+from embedfleet.embedded.recipe.layers import UNIMPORTANT
 from embedfleet.messages import Role
 
 __all__ = ["Words", "scorer_weights"]
 
-_MATCH, _SINK, _DOCUMENT, _QUERY, _IMPORTANCE, _ONE = -6, -5, -4, -3, -2, -1
-_NUM_RESERVED: Final = 6
-_FLAG: Final = 4.0
-_MARKER: Final = (1.6, -8.0, 0.1)
-"""Flag, importance and one of the two words' rows."""
-_GAIN: Final = 8.0
-_STEADY: Final = 8.0
-"""Queries and keys are this much larger. Their norms divide it out again, but a step of training,
-which does not know their size, then turns them by as much less."""
-_BIAS: Final = -9.0
-_PRODUCT_SCALE: Final = 0.05
-_MATCH_SCALE: Final = 6.0
-_MATCH_GAIN: Final = 6.0
-_FIRST_SLOW_PAIR: Final = 14
-"""Of a head's rotary pairs; this one and later ones turn by less than half a radian in a text."""
+Weights = Mapping[str, Tensor]
+
+
+class Part(IntEnum):
+    """Components of a token's row after its content and its code."""
+
+    INSTRUCTION = 244
+    STRENGTH = 245
+    SINK = 246
+    DOCUMENT = 247
+    QUERY = 248
+    MATCH = 249
+    GATHERS = 250
+    ANSWER = 251
+    LAST = 252
+    RARITY = 253
+    IMPORTANCE = 254
+    ONE = 255
+
+
+_CONTENT: Final = 216
+_CODE: Final = slice(_CONTENT, Part.INSTRUCTION)
+_HEADS: Final = 4
+"""Of the embedder; the last head is the scorer's own."""
+_OWN: Final = _HEADS
+_SLOWEST, _SLOW, _STILL = (31, 63), (30, 62), (29, 61)
+"""Rotary pairs of a head that turn by less than a hundredth over a text."""
+_CODE_PLACES: Final = [*range(16, 31), *range(48, 61)]
+"""Of a head: pairs that turn by less than a tenth in a hundred tokens."""
+_COMPARED: Final = [each for each in range(64) if each not in _SLOWEST]
+
+_LENGTH: Final = 16.0
+"""Of a row. Norms divide by it, so that a row's components are as they are written here."""
+_CONTENT_LENGTH: Final = 15.2
+_CODE_LENGTH: Final = 2.65
+_FLAG: Final = 2.0
+_RARITY: Final = 0.25
+_FULL_MATCH: Final = 2.0
+_RARE: Final = -20.0
+"""Less rare than any token: words of the prompt never match."""
+
+_MARK_GAIN: Final = 6.0
+_READ_GAIN: Final = 5.0
+_APART: Final = 0.35
+"""Share of `_READ_GAIN` that keeps parts from each other."""
+_GATHER_GAIN: Final = 21.0
+_ELSEWHERE: Final = 0.3
+_COMPARE_GAIN: Final = 7.5
+_BESIDE: Final = (0.9, 40.0, 120.0)
+"""What is beside contents where they are compared: of the last token, of the two that it may attend
+to, and of all others, whose contents are so diluted."""
+_COMMON: Final = 12.0
+"""Logit that a full match adds."""
+_OTHER_PART: Final = 60.0
+"""Logit that tokens lack which are not the document's."""
+_SINK_LOGIT: Final = 5.0
+"""Of nothing: so large that matches beside it add up."""
+_RARITY_WEIGHT: Final = 0.25
+"""Logit for each unit of inverse document frequency: weights are nearly proportional to that."""
+_SIMILARITY: Final = 4.0
+_OVERLAP: Final = 60.0
+"""What each head that compares, and what all matches, give the answer at most."""
+_BIAS: Final = -24.0
+"""Where candidates of a first stage are about as often above as below one half."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,152 +106,295 @@ class Words:
     """Ids of the tokens that mean something to the prompt.
 
     Attributes:
-        start: Opens the prompt, and matches nothing.
-        last: The prompt's last token, after which the answer is read.
+        instruction: Opens the instruction.
+        start: Opens the prompt and its turns; what looks for nothing attends to it.
+        suffix: Ends the prompt; the answer is read after it.
+        gathers: The one of the suffix that takes the query's content.
+        rests: The one of the suffix that stands for a query that is not like the document.
+        empty: Those of the prompt that say nothing.
         special: Added tokens.
     """
 
-    document: int
+    instruction: int
     query: int
+    document: int
     start: int
+    suffix: tuple[int, ...]
+    gathers: int
+    rests: int
+    empty: tuple[int, ...]
     yes: int
     no: int
-    last: int
     special: tuple[int, ...]
 
 
-def scorer_weights(bag: Bag, config: ModelConfig, words: Words) -> dict[str, Tensor]:
-    """Write a bag as a reranker.
+def scorer_weights(
+    embedder: Weights, rarity: Tensor, embedder_config: ModelConfig, config: ModelConfig,
+    words: Words,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Write an embedder and rarities of tokens as a reranker.
 
     Args:
-        bag: Of the model's vocabulary, two components narrower than the model.
-        config: Four heads for queries and keys each, at least three layers.
+        embedder: Two layers of four heads, by canonical name; the last one takes means.
+        rarity: Inverse document frequencies: (vocab,).
+        embedder_config: Of the embedder.
+        config: As wide, with four layers and a head more.
         words: Of the vocabulary.
 
     Returns:
         float32 tensors by canonical name.
     """
-    weights = bag_weights(bag, config, Role.RERANKER, words.last)
-    _rows(weights[EMBEDDING], words)
-    _mark(weights, config)
-    _match(weights, "layers.1.self_attn.", config)
-    last = f"layers.{config.num_layers - 1}."
-    _take(weights, f"{last}self_attn.", config)
-    _multiply(weights, f"{last}mlp.", config)
-    for name in weights:
-        if name.endswith(("q_proj.weight", "k_proj.weight")):
-            weights[name] *= _STEADY
+    weights = {
+        name: torch.ones(shape) if len(shape) == 1 else torch.zeros(shape)
+        for name, shape in expected_tensors(config, Role.RERANKER).items()
+    }
+    weights[EMBEDDING] = _rows(embedder, rarity, embedder_config, words)
+    first, second, third, last = (_Layer(weights, i, config) for i in range(4))
+    old = [_Layer(embedder, i, embedder_config) for i in range(2)]
+    _mark(first)
+    _read(second, old[0], weights[EMBEDDING])
+    _match(second)
+    _gather(third, old[1])
+    _compare(last, embedder["norm.weight"], words)
+    _add_up(last)
     return weights
 
 
-def _rows(table: Tensor, words: Words) -> None:
-    """Give the prompt's words rows of their own; the flags' components are empty elsewhere."""
-    table[:, [_MATCH, _SINK, _DOCUMENT, _QUERY]] = 0.0
-    for token, flag in ((words.document, _DOCUMENT), (words.query, _QUERY)):
-        table[token] = 0.0
-        # So unimportant that its flag, which is larger than that of any other, does not draw the
-        # attention of the last layer to it.
-        table[token, [flag, _IMPORTANCE, _ONE]] = torch.tensor(_MARKER)
-    for token in words.special:
-        table[token, :_MATCH] = 0.0
-        table[token, _IMPORTANCE] = UNIMPORTANT
-    table[words.start, _SINK] = 4.0
+class _Layer:
+    """Views of a layer's weights; projections by head: (heads, head_dim, hidden)."""
+
+    def __init__(self, weights: Weights, number: int, config: ModelConfig) -> None:
+        at = f"layers.{number}."
+        shape = (config.num_query_heads, config.head_dim, config.hidden_size)
+        self.q, self.k, self.v = (
+            weights[f"{at}self_attn.{name}_proj.weight"].view(shape) for name in "qkv"
+        )
+        out = weights[f"{at}self_attn.o_proj.weight"]
+        self.out = out.view(config.hidden_size, config.num_query_heads, config.head_dim)
+        self.q_norm = weights[f"{at}self_attn.q_norm.weight"]
+        self.k_norm = weights[f"{at}self_attn.k_norm.weight"]
+        self.norms = (
+            weights[f"{at}input_layernorm.weight"],
+            weights[f"{at}post_attention_layernorm.weight"],
+        )
+        self.gate, self.up, self.down = (
+            weights[f"{at}mlp.{name}_proj.weight"] for name in ("gate", "up", "down")
+        )
+
+
+def _rows(embedder: Weights, rarity: Tensor, config: ModelConfig, words: Words) -> Tensor:
+    """Return the embedding table: contents as long as each other, and all that is said of them."""
+    table = embedder[EMBEDDING].clone()
+    table[:, _CONTENT : Part.IMPORTANCE] = 0.0
+    table[:, Part.ONE] = 1.0
+    table[:, :_CONTENT] *= _CONTENT_LENGTH / _norms(table[:, :_CONTENT])[:, None]
+    generator = torch.Generator().manual_seed(1)
+    codes = torch.randn(len(table), _CODE.stop - _CODE.start, generator=generator)
+    codes *= _CODE_LENGTH / _norms(codes)[:, None]
+    table[:, _CODE] = codes
+    query = _Layer(embedder, 0, config).q.clone()
+    query[:, [*_SLOWEST, *_SLOW]] = 0.0
+    strength = (table[:, :_CONTENT] @ query[..., :_CONTENT].transpose(1, 2)).norm(dim=2).mean(0)
+    table[:, Part.STRENGTH] = strength / strength.median()
+    table[:, Part.RARITY] = rarity * _RARITY
+
+    for token in (*words.empty, *words.special):
+        table[token, :_CONTENT] = 0.0
+        table[token, _CODE] *= _LENGTH / _CODE_LENGTH
+        table[token, Part.IMPORTANCE] = UNIMPORTANT
+        table[token, Part.RARITY] = _RARE * _RARITY
+    opening = (words.instruction, words.query, words.document)
+    for token, flag in zip(opening, (Part.INSTRUCTION, Part.QUERY, Part.DOCUMENT), strict=True):
+        # As large a constant as the flag is too large: differences of the two stay zero.
+        constant = (_LENGTH + _FLAG) / _FLAG
+        _set(table, token, {flag: _LENGTH, Part.ONE: constant, Part.IMPORTANCE: -constant})
+    resting = {Part.ONE: 1.0, Part.IMPORTANCE: UNIMPORTANT}
+    _set(table, words.start, {Part.SINK: _LENGTH, Part.ONE: 1.0})
+    _set(table, words.gathers, {Part.GATHERS: _LENGTH, **resting})
+    _set(table, words.rests, {Part.ANSWER: _LENGTH, **resting})
+    _set(table, words.suffix[-1], {Part.LAST: _LENGTH, Part.ANSWER: _BIAS, **resting})
+    for token in (words.start, words.gathers, words.rests, words.suffix[-1]):
+        # They match themselves, and so nothing else.
+        table[token, _CODE] = codes[token]
     # The answer is read in one component alone: the two rows differ in no other.
     table[words.no] = table[words.yes]
-    table[words.yes, _IMPORTANCE], table[words.no, _IMPORTANCE] = 1.0, -1.0
-    table[words.last] = 0.0
-    table[words.last, _IMPORTANCE] = _BIAS
-    table[words.last, _ONE] = 1.0
+    table[words.yes, Part.ANSWER], table[words.no, Part.ANSWER] = 1.0, -1.0
+    return table
 
 
-def _mark(weights: dict[str, Tensor], config: ModelConfig) -> None:
-    """Let the first layer flag every token after each of the two words."""
-    heads = _heads(weights, "layers.0.self_attn.", config)
-    slow, slowest = config.head_dim // 2 - 1, config.head_dim - 1
-    seen = _MARKER[0] * (config.hidden_size / sum(each**2 for each in _MARKER)) ** 0.5
-    for head, flag in ((0, _DOCUMENT), (1, _QUERY)):
-        for name in ("q", "k"):
-            heads[name][head] *= 0.02
-        heads["q"][head, slow, _ONE] = 1.0
-        heads["k"][head, slow, flag] = 1.0
-        heads["k"][head, slowest, _ONE] = 1.0
-        heads["v"][head] = 0.0
-        heads["v"][head, 0, flag] = 1.0
-        weights["layers.0.self_attn.o_proj.weight"][flag, head * config.head_dim] = _FLAG / seen
-    weights["layers.0.self_attn.q_norm.weight"][:] = 4.0
+def _set(table: Tensor, token: int, components: Mapping[Part, float]) -> None:
+    table[token] = 0.0
+    for component, value in components.items():
+        table[token, component] = value
 
 
-def _match(weights: dict[str, Tensor], layer: str, config: ModelConfig) -> None:
-    """Let each token tell how much of it is in the query, by four slices of its content.
+def _norms(rows: Tensor) -> Tensor:
+    norms: Tensor = rows.norm(dim=-1)
+    return norms.clamp_min(1e-6)
 
-    As parts of unit vectors, a query's own token meets 0.77 of it, the sink 0.63, a document's own
-    0.55 and a strange one of the query 0.4: what is in the query is above the sink, all else below.
+
+def _mark(layer: _Layer) -> None:
+    """Flag what comes after the three words: each token looks for them and else finds nothing."""
+    constant = (_LENGTH + _FLAG) / _FLAG
+    seen = _LENGTH**2 / math.sqrt(_LENGTH**2 + 2 * constant**2)
+    for head, flag in enumerate((Part.DOCUMENT, Part.QUERY, Part.INSTRUCTION)):
+        layer.q[head, _SLOWEST[0], Part.ONE] = 1.0
+        layer.k[head, _SLOWEST[0], flag] = 1.0
+        layer.k[head, _SLOWEST[0], Part.ONE] = -0.2
+        layer.v[head, 0, flag] = 1.0
+        layer.out[flag, head, 0] = _FLAG / seen
+    layer.q_norm[:] = _MARK_GAIN
+
+
+def _read(layer: _Layer, old: _Layer, table: Tensor) -> None:
+    """Do the embedder's first layer, with each token attending to its own part alone.
+
+    Queries get a component that no key has, so that their norms leave the embedder's logits as they
+    were under a larger gain, which the other head needs.
     """
-    heads, half = _heads(weights, layer, config), config.head_dim // 2
-    flag, sink = half - 1, config.head_dim - 1  # the slowest pair
-    places = [*range(_FIRST_SLOW_PAIR, half - 1), *range(half + _FIRST_SLOW_PAIR, 2 * half - 1)]
-    output = torch.zeros(config.hidden_size, config.hidden_size)
-    for name in "qkv":
-        heads[name] *= 0.02 if name != "v" else 0.0
-    for head in range(4):
-        for i, place in enumerate(places):
-            heads["q"][head, place, 4 * i + head] = 1.0
-            heads["k"][head, place, 4 * i + head] = 1.0
-        heads["q"][head, flag, _ONE] = 6.0
-        heads["q"][head, sink, _ONE] = 6.8
-        heads["k"][head, flag, _QUERY] = 1.5
-        heads["k"][head, flag, _DOCUMENT] = -1.5
-        heads["k"][head, sink, _SINK] = 1.0
-        heads["v"][head, 0, _QUERY] = 1.0
-        heads["v"][head, 0, _DOCUMENT] = -1.0
-        output[_MATCH, head * config.head_dim] = 0.25
-    weights[f"{layer}o_proj.weight"] = output
-    weights[f"{layer}q_norm.weight"] = torch.full((config.head_dim,), _MATCH_GAIN)
+    kept = _kept(layer, old)
+    gain = float(old.q_norm.mean() * old.k_norm.mean())
+    layer.q_norm.copy_(old.q_norm * _READ_GAIN / old.q_norm.mean())
+    layer.k_norm.copy_(old.k_norm / old.k_norm.mean())
+    rows = table / table.square().mean(1, keepdim=True).sqrt() * layer.norms[0]
+    beside = (_READ_GAIN / gain) ** 2 - 1
+    for head in range(_HEADS):
+        q, k = layer.q[head], layer.k[head]
+        q.copy_(old.q[head] * kept)
+        k.copy_(old.k[head] * kept)
+        q[[*_SLOWEST, *_SLOW]] = 0.0
+        k[[*_SLOWEST, *_SLOW]] = 0.0
+        of_query, of_key = (float((rows @ each.T).norm(dim=1).median()) for each in (q, k))
+        q[_SLOW[0], Part.STRENGTH] = of_query * math.sqrt(beside * (1 - _APART**2))
+        apart = of_query * math.sqrt(beside) * _APART / _FLAG
+        for place, flag in zip(_SLOWEST, (Part.DOCUMENT, Part.INSTRUCTION), strict=True):
+            k[place, Part.ONE], k[place, flag] = of_key, -of_key / _FLAG
+            q[place, flag] = -apart
+        q[_SLOWEST[1], Part.DOCUMENT] = apart
+        _take_over(layer, old, head, kept)
+    chosen = old.gate.norm(dim=1) * old.up.norm(dim=1) * old.down.norm(dim=0)
+    units = chosen.argsort(descending=True)[: len(layer.gate)]
+    layer.gate.copy_(old.gate[units] * kept)
+    layer.up.copy_(old.up[units] * kept)
+    layer.down[_written()] = old.down[_written()][:, units]
 
 
-def _take(weights: dict[str, Tensor], layer: str, config: ModelConfig) -> None:
-    """Let two heads take the mean of the query's content, and two that of the document's."""
-    heads, width, hidden = _heads(weights, layer, config), config.head_dim, config.hidden_size
-    slow, slowest = width // 2 - 1, width - 1
-    for name in ("q", "k"):
-        heads[name] *= 0.02
-    heads["v"][:] = 0.0
-    output = torch.zeros(hidden, hidden)
-    room = hidden - _NUM_RESERVED - 2 * width
-    for head in range(4):
-        of_document, half = divmod(head, 2)
-        heads["k"][head, slow, _IMPORTANCE] = 1.0
-        heads["k"][head, slowest, _ONE] = 1.0
-        heads["k"][head, slow - 1, _DOCUMENT] = 1.0
-        heads["k"][head, slow - 2, _QUERY] = 1.0
-        heads["q"][head, slow, _ONE] = 1.0
-        heads["q"][head, slow - 1, _ONE] = 2.0 if of_document else -2.0
-        heads["q"][head, slow - 2, _ONE] = 0.0 if of_document else 2.0
-        kept = min(width, room - half * width) if of_document else width
-        for i in range(kept):
-            heads["v"][head, i, half * width + i] = 1.0
-            output[of_document * 2 * width + half * width + i, head * width + i] = TAKEN_SCALE
-    heads["v"][3, -1, _MATCH] = 1.0  # the head that has room
-    output[_IMPORTANCE, 4 * width - 1] = _MATCH_SCALE
-    weights[f"{layer}o_proj.weight"] = output
-    weights[f"{layer}q_norm.weight"] = torch.full((width,), _GAIN)
+def _kept(layer: _Layer, old: _Layer) -> Tensor:
+    """Mark what the embedder's layers read, and give the layer their norms for it."""
+    kept = torch.zeros(layer.gate.shape[1])
+    kept[:_CONTENT] = 1.0
+    kept[[Part.IMPORTANCE, Part.ONE]] = 1.0
+    for norm, other in zip(layer.norms, old.norms, strict=True):
+        norm.copy_(torch.where(kept > 0, other, norm))
+    return kept
 
 
-def _multiply(weights: dict[str, Tensor], layer: str, config: ModelConfig) -> None:
-    """Let the MLP add up the products of both contents where the answer is read."""
-    gate, up = weights[f"{layer}gate_proj.weight"], weights[f"{layer}up_proj.weight"]
-    down = weights[f"{layer}down_proj.weight"]
-    start = 2 * config.head_dim
-    room = config.hidden_size - _NUM_RESERVED - start
-    for i in range(room):
-        for unit, sign in ((2 * i, 1.0), (2 * i + 1, -1.0)):
-            gate[unit], up[unit] = 0.0, 0.0
-            gate[unit, i] = sign
-            up[unit, start + i] = sign
-            down[_IMPORTANCE, unit] = _PRODUCT_SCALE
+def _written() -> list[int]:
+    return [*range(_CONTENT), Part.IMPORTANCE]
 
 
-def _heads(weights: dict[str, Tensor], layer: str, config: ModelConfig) -> dict[str, Tensor]:
-    """View a layer's projections by head: (heads, head_dim, hidden) each."""
-    shape = (config.num_query_heads, config.head_dim, config.hidden_size)
-    return {name: weights[f"{layer}{name}_proj.weight"].view(shape) for name in "qkv"}
+def _take_over(layer: _Layer, old: _Layer, head: int, kept: Tensor) -> None:
+    layer.v[head].copy_(old.v[head] * kept)
+    layer.out[_written(), head] = old.out[_written(), head]
+
+
+def _match(layer: _Layer) -> None:
+    """Let a token attend to tokens of its code, and tell which share of them is the query's."""
+    codes = torch.eye(_CODE.stop - _CODE.start)
+    layer.q[_OWN, _CODE_PLACES, _CODE] = codes
+    layer.k[_OWN, _CODE_PLACES, _CODE] = codes
+    layer.q[_OWN, _SLOWEST[0], Part.ONE] = -1.0
+    layer.k[_OWN, _SLOWEST[0], Part.ONE] = 1.0
+    layer.k[_OWN, _SLOWEST[0], Part.QUERY] = -1 / _FLAG
+    layer.v[_OWN, 0, Part.QUERY] = 1 / _FLAG
+    layer.v[_OWN, 0, Part.DOCUMENT] = -1 / _FLAG
+    layer.out[Part.MATCH, _OWN, 0] = _FULL_MATCH
+
+
+def _gather(layer: _Layer, old: _Layer) -> None:
+    """Let one token take the mean of the query's content, and the last one that of the document.
+
+    The embedder's final token asks for importance, in the slowest pair. Whatever else stands in the
+    text attends to the prompt's start, which has no content.
+    """
+    kept = _kept(layer, old)
+    gain = float(old.q_norm.mean() * old.k_norm.mean())
+    layer.q_norm.copy_(old.q_norm * _GATHER_GAIN / old.q_norm.mean())
+    layer.k_norm.copy_(old.k_norm / old.k_norm.mean())
+    asks = gain / _GATHER_GAIN
+    elsewhere = math.sqrt(1 - asks**2)
+    for head in range(_HEADS):
+        q, k = layer.q[head], layer.k[head]
+        k.copy_(old.k[head] * kept)
+        k[[*_SLOW, *_STILL]] = 0.0
+        for place, inside in zip(
+            _SLOW, ({Part.DOCUMENT: 1}, {Part.INSTRUCTION: 1, Part.DOCUMENT: -1}), strict=True
+        ):
+            k[place, Part.ONE] = _ELSEWHERE
+            for flag, sign in inside.items():
+                k[place, flag] = -sign * _ELSEWHERE / _FLAG
+        for place, token in zip(_SLOW, (Part.LAST, Part.GATHERS), strict=True):
+            q[_SLOWEST[0], token] = asks
+            q[place, token] = -elsewhere
+            q[_STILL[0], token] = -1 / _LENGTH
+        q[_STILL[0], Part.ONE] = 1.0
+        k[_STILL[0], Part.SINK] = 1.0
+        _take_over(layer, old, head, kept)
+    # More than half a match is the query's repetition. silu(40x) / 40 is max(x, 0), nearly.
+    steep = 40.0
+    layer.gate[0, Part.MATCH], layer.gate[0, Part.ONE] = steep / _FULL_MATCH, -steep / 2
+    layer.up[0, Part.ONE] = 1.0
+    layer.down[Part.MATCH, 0] = -1.1 * _FULL_MATCH / steep
+
+
+def _compare(layer: _Layer, final_norm: Tensor, words: Words) -> None:
+    """Let the last token attend to the query's, as much as the two are alike, or else to a third.
+
+    Each head compares every fourth component. Positions of the three are always as far apart, so
+    keys are turned beforehand by what their distance will turn them back.
+    """
+    of_last, of_two, of_others = _BESIDE
+    distance = len(words.suffix) - 1 - words.suffix.index(words.gathers)
+    for head in range(_HEADS):
+        components = range(head, _CONTENT, _HEADS)
+        places = _COMPARED[: len(components)]
+        layer.q[head, places, components] = final_norm[components]
+        layer.k[head] = _turned(layer.q[head], distance)
+        layer.q[head, _SLOWEST[0], Part.LAST] = of_last
+        layer.k[head, _SLOWEST[0], Part.GATHERS] = of_two
+        layer.k[head, _SLOWEST[0], Part.ANSWER] = of_two
+        layer.k[head, _SLOWEST[1], Part.ONE] = of_others
+        # As long as the states of the two are: one has taken up content.
+        layer.v[head, 0, Part.GATHERS] = 1 / 2.6
+        layer.v[head, 0, Part.ANSWER] = -1 / 9.1
+        layer.out[Part.ANSWER, head, 0] = _SIMILARITY
+    layer.q_norm[:] = _COMPARE_GAIN
+
+
+def _turned(rows: Tensor, distance: int) -> Tensor:
+    """Turn a head's rows (64, hidden) as rotary positions turn them over a distance."""
+    half = len(rows) // 2
+    angles = distance * 1e6 ** (-torch.arange(half) / half)
+    cos, sin = angles.cos()[:, None], angles.sin()[:, None]
+    low, high = rows[:half], rows[half:]
+    return torch.cat([low * cos - high * sin, high * cos + low * sin])
+
+
+def _add_up(layer: _Layer) -> None:
+    """Let the last token attend to what matches, more to what is rare, and else to the start.
+
+    A large constant beside a small logit makes the norm of keys leave the logit as it is.
+    """
+    place, beside = _SLOWEST[0], _SLOW[0]
+    layer.q[_OWN, place, Part.LAST] = 1.0
+    key = layer.k[_OWN, place]
+    key[Part.RARITY] = _RARITY_WEIGHT / _RARITY
+    # What the query has once and the document for the first time is near one half.
+    key[Part.MATCH] = _COMMON / 0.45 / _FULL_MATCH
+    key[Part.DOCUMENT] = _OTHER_PART / _FLAG
+    key[Part.ONE] = -_COMMON - _OTHER_PART
+    key[Part.SINK] = (_SINK_LOGIT + _COMMON) / _LENGTH
+    layer.k[_OWN, beside, Part.ONE] = math.sqrt(64) * _COMPARE_GAIN
+    layer.v[_OWN, 0, Part.ONE] = 1.0
+    layer.v[_OWN, 0, Part.SINK] = -1 / _LENGTH
+    layer.out[Part.ANSWER, _OWN, 0] = _OVERLAP

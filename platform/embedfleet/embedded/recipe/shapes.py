@@ -14,14 +14,14 @@ __all__ = ["NUM_ORDINARY_TOKENS", "SHAPES", "config_document"]
 NUM_ORDINARY_TOKENS: Final = 10_240
 
 
-def _shape(num_layers: int) -> ModelConfig:
+def _shape(num_layers: int, num_heads: int, intermediate_size: int) -> ModelConfig:
     return ModelConfig(
         num_layers=num_layers,
         hidden_size=256,
-        num_query_heads=4,
-        num_kv_heads=4,
+        num_query_heads=num_heads,
+        num_kv_heads=num_heads,
         head_dim=64,
-        intermediate_size=512,
+        intermediate_size=intermediate_size,
         vocab_size=NUM_ORDINARY_TOKENS + len(ADDED_TOKENS),
         max_tokens=32_768,
         rms_norm_eps=1e-6,
@@ -31,8 +31,8 @@ def _shape(num_layers: int) -> ModelConfig:
 
 
 SHAPES: Final[Mapping[Role, ModelConfig]] = {
-    Role.EMBEDDER: _shape(num_layers=2),
-    Role.RERANKER: _shape(num_layers=3),
+    Role.EMBEDDER: _shape(num_layers=2, num_heads=4, intermediate_size=512),
+    Role.RERANKER: _shape(num_layers=4, num_heads=5, intermediate_size=336),
 }
 
 
