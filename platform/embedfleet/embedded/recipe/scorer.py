@@ -97,6 +97,8 @@ _RARITY_WEIGHT: Final = 0.25
 _SIMILARITY: Final = 4.0
 _OVERLAP: Final = 60.0
 """What each head that compares, and what all matches, give the answer at most."""
+_CONFIDENCE: Final = 0.4
+"""Scales logits, so that scores of what is not alike still differ."""
 _BIAS: Final = -24.0
 """Where candidates of a first stage are about as often above as below one half."""
 
@@ -218,7 +220,7 @@ def _rows(embedder: Weights, rarity: Tensor, config: ModelConfig, words: Words) 
         table[token, _CODE] = codes[token]
     # The answer is read in one component alone: the two rows differ in no other.
     table[words.no] = table[words.yes]
-    table[words.yes, Part.ANSWER], table[words.no, Part.ANSWER] = 1.0, -1.0
+    table[words.yes, Part.ANSWER], table[words.no, Part.ANSWER] = _CONFIDENCE, -_CONFIDENCE
     return table
 
 
