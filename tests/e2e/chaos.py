@@ -116,15 +116,36 @@ def rows(fleet: dict[str, Any], faults: Mapping[str, Fault]) -> Iterator[Row]:
                 return
 
 
-def main(words: list[str]) -> int:
+def chosen(words: Sequence[str]) -> Iterator[tuple[dict[str, Any], Mapping[str, Fault]]]:
+    """Give the fleets and what is done to each: everything, or what holds one of the words.
+
+    Raises:
+        ValueError: A word is in no name.
+    """
+    names = [name for _, faults in FLEETS for name in faults]
+    if strange := [word for word in words if not any(word in name for name in names)]:
+        raise ValueError(
+            f"no fault's name holds {', '.join(map(repr, strange))}. There are: {'; '.join(names)}."
+        )
+    for fleet, faults in FLEETS:
+        wanted = {n: f for n, f in faults.items() if not words or any(w in n for w in words)}
+        if wanted:
+            yield fleet, wanted
+
+
+def main(words: Sequence[str]) -> int:
+    try:
+        wanted = list(chosen(words))
+    except ValueError as error:
+        sys.stderr.write(f"chaos: {error}\n")
+        return 2
     if reason := missing():
         sys.stdout.write(f"chaos: not here: {reason}\n")
         return 1
     sys.stdout.write(f"{HEAD}\n")
     found = []
-    for fleet, faults in FLEETS:
-        wanted = {n: f for n, f in faults.items() if not words or any(w in n for w in words)}
-        for row in rows(fleet, wanted) if wanted else ():
+    for fleet, faults in wanted:
+        for row in rows(fleet, faults):
             sys.stdout.write(f"{row}\n")
             sys.stdout.flush()
             found.append(row)

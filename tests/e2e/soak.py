@@ -11,6 +11,7 @@ of the last fifth is above the most of the first.
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -104,7 +105,29 @@ def soaked(cluster: Cluster, seconds: float) -> tuple[list[Course], Tally, Load]
     return list(courses(samples)), tally, Load(**json.loads(printed[0]))
 
 
-def main(minutes: float) -> int:
+def asked_minutes(arguments: Sequence[str]) -> float:
+    """Read how long to soak.
+
+    Raises:
+        ValueError: It is no number, or too short to compare its start with its end.
+    """
+    if not arguments:
+        return MINUTES
+    try:
+        minutes = float(arguments[0])
+    except ValueError:
+        minutes = 0.0
+    if not 1 <= minutes < math.inf:
+        raise ValueError(f"minutes is {arguments[0]!r}; give a number of at least 1, such as 20.")
+    return minutes
+
+
+def main(arguments: Sequence[str]) -> int:
+    try:
+        minutes = asked_minutes(arguments)
+    except ValueError as error:
+        sys.stderr.write(f"soak: {error}\n")
+        return 2
     if reason := missing():
         sys.stdout.write(f"soak: not here: {reason}\n")
         return 1
@@ -128,4 +151,4 @@ def main(minutes: float) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(float(sys.argv[1]) if sys.argv[1:] else MINUTES))
+    sys.exit(main(sys.argv[1:]))

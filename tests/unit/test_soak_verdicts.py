@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from e2e.soak import courses
+from e2e.soak import asked_minutes, courses, main
 from e2e.usage import Usage
 
 MIB = 1 << 20
@@ -51,3 +51,14 @@ def test_what_came_or_went_meanwhile_has_no_course():
     there = Usage(MIB, 1, 1, 1)
     found = courses([{(1, "stays"): there, (2, "goes"): there}, {(1, "stays"): there}])
     assert [each.name for each in found] == ["stays"]
+
+
+@pytest.mark.parametrize("given", ["abc", "0.5", "-20", "inf", "nan"])
+def test_minutes_that_cannot_be_are_refused(given, capsys):
+    assert main([given]) == 2
+    said = f"soak: minutes is {given!r}; give a number of at least 1, such as 20.\n"
+    assert capsys.readouterr().err == said
+
+
+def test_minutes_are_twenty_unless_given():
+    assert (asked_minutes([]), asked_minutes(["7.5"])) == (20.0, 7.5)
