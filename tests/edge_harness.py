@@ -22,6 +22,17 @@ from embedfleet.resources import parse_manifests
 
 EDGE_ID = "of-a-test"
 """What reloading knows the edge's process by."""
+EMBED = "/embedfleet.v1.EmbeddingService/Embed"
+ONE_EMBEDDER = """
+apiVersion: embedfleet.io/v1alpha1
+kind: Fleet
+metadata: {name: fleet}
+---
+apiVersion: embedfleet.io/v1alpha1
+kind: Embedder
+metadata: {name: docs}
+spec: {model: {source: embedded/embedder}}
+"""
 OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 
 

@@ -11,6 +11,7 @@ import struct
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import cast
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -94,7 +95,7 @@ KINDS: Mapping[str, Callable[[Endpoint], Awaitable[int]]] = {
 async def _connected(endpoint: Endpoint) -> asyncio.StreamWriter:
     _, writer = await asyncio.open_connection(*endpoint)
     # Nothing is taken from the kernel, so that it takes no more than its buffers hold either.
-    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    cast(asyncio.Transport, writer.transport).pause_reading()
     _KEPT.add(writer)
     return writer
 

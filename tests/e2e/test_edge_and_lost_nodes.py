@@ -12,7 +12,7 @@ import grpc
 import pytest
 from e2e import network
 from e2e.network import Namespace, Network
-from edge_harness import edge_config, free_port, run_haproxy
+from edge_harness import EMBED, ONE_EMBEDDER, edge_config, free_port, run_haproxy
 
 from embedfleet.rendering.edge import EdgePorts
 from embedfleet.v1 import embedding_pb2
@@ -20,18 +20,7 @@ from embedfleet.v1 import embedding_pb2
 REASON = network.missing()
 pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON or "everything is there")
 
-EMBED = "/embedfleet.v1.EmbeddingService/Embed"
 PORT = 9000
-MANIFESTS = """
-apiVersion: embedfleet.io/v1alpha1
-kind: Fleet
-metadata: {name: fleet}
----
-apiVersion: embedfleet.io/v1alpha1
-kind: Embedder
-metadata: {name: docs}
-spec: {model: {source: embedded/embedder}}
-"""
 SILENT = f"""
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -80,7 +69,7 @@ def test_a_call_on_a_node_that_is_cut_off_is_given_back(
     )
     request = embedding_pb2.EmbedRequest(model="docs", items=[embedding_pb2.EmbedItem(text="a")])
     with (
-        run_haproxy(tmp_path, edge_config(MANIFESTS, ports), port),
+        run_haproxy(tmp_path, edge_config(ONE_EMBEDDER, ports), port),
         grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
         call = channel.unary_unary(EMBED).future(request.SerializeToString(), timeout=60)

@@ -14,6 +14,8 @@ from pathlib import Path
 import grpc
 import pytest
 from edge_harness import (
+    EMBED,
+    ONE_EMBEDDER,
     OPTIONS,
     Seen,
     edge_config,
@@ -27,17 +29,6 @@ from embedfleet.rendering.edge import EdgePorts
 from embedfleet.v1 import embedding_pb2
 
 NAME = "fleet-serve-svc.search.svc.cluster.local"
-EMBED = "/embedfleet.v1.EmbeddingService/Embed"
-MANIFESTS = """
-apiVersion: embedfleet.io/v1alpha1
-kind: Fleet
-metadata: {name: fleet}
----
-apiVersion: embedfleet.io/v1alpha1
-kind: Embedder
-metadata: {name: docs}
-spec: {model: {source: embedded/embedder}}
-"""
 A, NXDOMAIN = 1, 3
 
 
@@ -119,7 +110,7 @@ def edge(tmp_path: Path) -> Iterator[tuple[Names, EdgePorts]]:
         metrics=free_port(),
     )
     with run_names() as names:
-        config = edge_config(MANIFESTS, ports)
+        config = edge_config(ONE_EMBEDDER, ports)
         address = "{}:{}".format(*names.socket.getsockname())
         here = config.haproxy_cfg.replace("parse-resolv-conf", f"nameserver test {address}")
         with run_haproxy(tmp_path, replace(config, haproxy_cfg=here), ports.listen or 0):
