@@ -9,10 +9,11 @@ from typing import Final
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from embedfleet.catalog import DEFAULT_INSTRUCTION
+from embedfleet.checkpoint import open_checkpoint
 from embedfleet.checkpoint.config import CONFIG_FILE
 from embedfleet.checkpoint.shards import SINGLE_FILE
 from embedfleet.embedded.recipe.bag import BagTraining, first_bag, train_bag
@@ -79,16 +80,15 @@ def make_reranker(data: Path, embedder: Path, target: Path) -> None:
         target: Holds `tokenizer.json`.
     """
     tokenizer = Tokenizer.load(target)
-    stored = load_file(embedder / SINGLE_FILE)
-    weights = {name.removeprefix("model."): each.float() for name, each in stored.items()}
-    shape, old = SHAPES[Role.RERANKER], SHAPES[Role.EMBEDDER]
+    trained, shape = open_checkpoint(embedder, Role.EMBEDDER), SHAPES[Role.RERANKER]
+    weights = {name: each.float() for name, each in trained.tensors()}
     documents = [
         document
         for name, pairs in _read(data).items() if name in _RETRIEVED
         for document in tokenizer.encode_batch([document for _, document in pairs])
     ]  # fmt: skip
     rarity = _rarity(documents, shape.vocab_size)
-    made = scorer_weights(weights, rarity, old, shape, prompt_words(tokenizer))
+    made = scorer_weights(weights, rarity, trained.config, shape, prompt_words(tokenizer))
     _write(target, Role.RERANKER, made)
 
 

@@ -1,4 +1,4 @@
-"""Weights of Qwen3's layers that score as an embedder and BM25 do together, to go on training from.
+"""Weights of Qwen3's layers that score as an embedder and BM25 do together.
 
 Causal layers read prompt, query and document in one text, so all of an embedder has to be done
 again inside of it, part by part:
@@ -57,6 +57,8 @@ class Part(IntEnum):
 
 _CONTENT: Final = 216
 _CODE: Final = slice(_CONTENT, Part.INSTRUCTION)
+_WRITTEN: Final = [*range(_CONTENT), Part.IMPORTANCE]
+"""What the embedder's layers write of a token's state."""
 _HEADS: Final = 4
 """Of the embedder; the last head is the scorer's own."""
 _OWN: Final = _HEADS
@@ -64,13 +66,17 @@ _SLOWEST, _SLOW, _STILL = (31, 63), (30, 62), (29, 61)
 """Rotary pairs of a head that turn by less than a hundredth over a text."""
 _CODE_PLACES: Final = [*range(16, 31), *range(48, 61)]
 """Of a head: pairs that turn by less than a tenth in a hundred tokens."""
-_COMPARED: Final = [each for each in range(64) if each not in _SLOWEST]
+_COMPARED: Final = [*range(31), *range(32, 63)]
+"""Of a head: all but the slowest pair."""
 
 _LENGTH: Final = 16.0
 """Of a row. Norms divide by it, so that a row's components are as they are written here."""
 _CONTENT_LENGTH: Final = 15.2
 _CODE_LENGTH: Final = 2.65
 _FLAG: Final = 2.0
+_OPENING_ONE: Final = (_LENGTH + _FLAG) / _FLAG
+"""Constant of the words that open a part: as large as their flag is too large, so that differences
+of the two stay zero."""
 _RARITY: Final = 0.25
 _FULL_MATCH: Final = 2.0
 _RARE: Final = -20.0
@@ -94,13 +100,15 @@ _SINK_LOGIT: Final = 5.0
 """Of nothing: so large that matches beside it add up."""
 _RARITY_WEIGHT: Final = 0.25
 """Logit for each unit of inverse document frequency: weights are nearly proportional to that."""
+_ALIKE, _UNLIKE = 1 / 2.6, -1 / 9.1
+"""What a head that compares reads of the token that stands for the query, and of the third."""
 _SIMILARITY: Final = 4.0
 _OVERLAP: Final = 60.0
-"""What each head that compares, and what all matches, give the answer at most."""
+"""Weights, in the answer, of each head that compares and of all matches."""
 _CONFIDENCE: Final = 0.4
 """Scales logits, so that scores of what is not alike still differ."""
 _BIAS: Final = -24.0
-"""Where candidates of a first stage are about as often above as below one half."""
+"""Puts answers of what is relevant near zero, where the norm before the answer changes least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,14 +158,14 @@ def scorer_weights(
         name: torch.ones(shape) if len(shape) == 1 else torch.zeros(shape)
         for name, shape in expected_tensors(config, Role.RERANKER).items()
     }
-    weights[EMBEDDING] = _rows(embedder, rarity, embedder_config, words)
     first, second, third, last = (_Layer(weights, i, config) for i in range(4))
     old = [_Layer(embedder, i, embedder_config) for i in range(2)]
+    weights[EMBEDDING] = _rows(embedder[EMBEDDING], old[0], rarity, words)
     _mark(first)
     _read(second, old[0], weights[EMBEDDING])
     _match(second)
     _gather(third, old[1])
-    _compare(last, embedder["norm.weight"], words)
+    _compare(last, embedder["norm.weight"], words, config.rope_theta)
     _add_up(last)
     return weights
 
@@ -184,9 +192,9 @@ class _Layer:
         )
 
 
-def _rows(embedder: Weights, rarity: Tensor, config: ModelConfig, words: Words) -> Tensor:
+def _rows(contents: Tensor, old: _Layer, rarity: Tensor, words: Words) -> Tensor:
     """Return the embedding table: contents as long as each other, and all that is said of them."""
-    table = embedder[EMBEDDING].clone()
+    table = contents.clone()
     table[:, _CONTENT : Part.IMPORTANCE] = 0.0
     table[:, Part.ONE] = 1.0
     table[:, :_CONTENT] *= _CONTENT_LENGTH / _norms(table[:, :_CONTENT])[:, None]
@@ -194,7 +202,7 @@ def _rows(embedder: Weights, rarity: Tensor, config: ModelConfig, words: Words) 
     codes = torch.randn(len(table), _CODE.stop - _CODE.start, generator=generator)
     codes *= _CODE_LENGTH / _norms(codes)[:, None]
     table[:, _CODE] = codes
-    query = _Layer(embedder, 0, config).q.clone()
+    query = old.q.clone()
     query[:, [*_SLOWEST, *_SLOW]] = 0.0
     strength = (table[:, :_CONTENT] @ query[..., :_CONTENT].transpose(1, 2)).norm(dim=2).mean(0)
     table[:, Part.STRENGTH] = strength / strength.median()
@@ -207,9 +215,8 @@ def _rows(embedder: Weights, rarity: Tensor, config: ModelConfig, words: Words) 
         table[token, Part.RARITY] = _RARE * _RARITY
     opening = (words.instruction, words.query, words.document)
     for token, flag in zip(opening, (Part.INSTRUCTION, Part.QUERY, Part.DOCUMENT), strict=True):
-        # As large a constant as the flag is too large: differences of the two stay zero.
-        constant = (_LENGTH + _FLAG) / _FLAG
-        _set(table, token, {flag: _LENGTH, Part.ONE: constant, Part.IMPORTANCE: -constant})
+        one, importance = _OPENING_ONE, -_OPENING_ONE
+        _set(table, token, {flag: _LENGTH, Part.ONE: one, Part.IMPORTANCE: importance})
     resting = {Part.ONE: 1.0, Part.IMPORTANCE: UNIMPORTANT}
     _set(table, words.start, {Part.SINK: _LENGTH, Part.ONE: 1.0})
     _set(table, words.gathers, {Part.GATHERS: _LENGTH, **resting})
@@ -237,8 +244,7 @@ def _norms(rows: Tensor) -> Tensor:
 
 def _mark(layer: _Layer) -> None:
     """Flag what comes after the three words: each token looks for them and else finds nothing."""
-    constant = (_LENGTH + _FLAG) / _FLAG
-    seen = _LENGTH**2 / math.sqrt(_LENGTH**2 + 2 * constant**2)
+    seen = _LENGTH**2 / math.sqrt(_LENGTH**2 + 2 * _OPENING_ONE**2)
     for head, flag in enumerate((Part.DOCUMENT, Part.QUERY, Part.INSTRUCTION)):
         layer.q[head, _SLOWEST[0], Part.ONE] = 1.0
         layer.k[head, _SLOWEST[0], flag] = 1.0
@@ -278,7 +284,7 @@ def _read(layer: _Layer, old: _Layer, table: Tensor) -> None:
     units = chosen.argsort(descending=True)[: len(layer.gate)]
     layer.gate.copy_(old.gate[units] * kept)
     layer.up.copy_(old.up[units] * kept)
-    layer.down[_written()] = old.down[_written()][:, units]
+    layer.down[_WRITTEN] = old.down[_WRITTEN][:, units]
 
 
 def _kept(layer: _Layer, old: _Layer) -> Tensor:
@@ -291,13 +297,9 @@ def _kept(layer: _Layer, old: _Layer) -> Tensor:
     return kept
 
 
-def _written() -> list[int]:
-    return [*range(_CONTENT), Part.IMPORTANCE]
-
-
 def _take_over(layer: _Layer, old: _Layer, head: int, kept: Tensor) -> None:
     layer.v[head].copy_(old.v[head] * kept)
-    layer.out[_written(), head] = old.out[_written(), head]
+    layer.out[_WRITTEN, head] = old.out[_WRITTEN, head]
 
 
 def _match(layer: _Layer) -> None:
@@ -349,7 +351,7 @@ def _gather(layer: _Layer, old: _Layer) -> None:
     layer.down[Part.MATCH, 0] = -1.1 * _FULL_MATCH / steep
 
 
-def _compare(layer: _Layer, final_norm: Tensor, words: Words) -> None:
+def _compare(layer: _Layer, final_norm: Tensor, words: Words, rope_theta: float) -> None:
     """Let the last token attend to the query's, as much as the two are alike, or else to a third.
 
     Each head compares every fourth component. Positions of the three are always as far apart, so
@@ -361,22 +363,21 @@ def _compare(layer: _Layer, final_norm: Tensor, words: Words) -> None:
         components = range(head, _CONTENT, _HEADS)
         places = _COMPARED[: len(components)]
         layer.q[head, places, components] = final_norm[components]
-        layer.k[head] = _turned(layer.q[head], distance)
+        layer.k[head] = _turned(layer.q[head], distance, rope_theta)
         layer.q[head, _SLOWEST[0], Part.LAST] = of_last
         layer.k[head, _SLOWEST[0], Part.GATHERS] = of_two
         layer.k[head, _SLOWEST[0], Part.ANSWER] = of_two
         layer.k[head, _SLOWEST[1], Part.ONE] = of_others
-        # As long as the states of the two are: one has taken up content.
-        layer.v[head, 0, Part.GATHERS] = 1 / 2.6
-        layer.v[head, 0, Part.ANSWER] = -1 / 9.1
+        layer.v[head, 0, Part.GATHERS] = _ALIKE
+        layer.v[head, 0, Part.ANSWER] = _UNLIKE
         layer.out[Part.ANSWER, head, 0] = _SIMILARITY
     layer.q_norm[:] = _COMPARE_GAIN
 
 
-def _turned(rows: Tensor, distance: int) -> Tensor:
-    """Turn a head's rows (64, hidden) as rotary positions turn them over a distance."""
+def _turned(rows: Tensor, distance: int, rope_theta: float) -> Tensor:
+    """Turn a head's rows (head_dim, hidden) as rotary positions turn them over a distance."""
     half = len(rows) // 2
-    angles = distance * 1e6 ** (-torch.arange(half) / half)
+    angles = distance * rope_theta ** (-torch.arange(half) / half)
     cos, sin = angles.cos()[:, None], angles.sin()[:, None]
     low, high = rows[:half], rows[half:]
     return torch.cat([low * cos - high * sin, high * cos + low * sin])
@@ -396,7 +397,7 @@ def _add_up(layer: _Layer) -> None:
     key[Part.DOCUMENT] = _OTHER_PART / _FLAG
     key[Part.ONE] = -_COMMON - _OTHER_PART
     key[Part.SINK] = (_SINK_LOGIT + _COMMON) / _LENGTH
-    layer.k[_OWN, beside, Part.ONE] = math.sqrt(64) * _COMPARE_GAIN
+    layer.k[_OWN, beside, Part.ONE] = math.sqrt(len(layer.q_norm)) * _COMPARE_GAIN
     layer.v[_OWN, 0, Part.ONE] = 1.0
     layer.v[_OWN, 0, Part.SINK] = -1 / _LENGTH
     layer.out[Part.ANSWER, _OWN, 0] = _OVERLAP
