@@ -47,16 +47,20 @@ def tune(
     )  # fmt: skip
 
 
+def train_here(role: Role, file: Path, *options: str) -> None:
+    """Run the command in this process, where nothing has to be killed: it starts in no time."""
+    assert run(["tune", role, "-f", str(file), *options]) == 0
+
+
 def weights(place: Path, name: str) -> dict[str, torch.Tensor]:
     return load_file(place / name / "model" / "model.safetensors")
 
 
 @pytest.mark.parametrize("role", list(Role))
-def test_a_run_as_documented(place: Path, role: Role) -> None:
+def test_a_run_as_documented(place: Path, role: Role, capsys: pytest.CaptureFixture[str]) -> None:
     file = settings(place, role)
-    dry = tune(role, file, "--dry-run")
-    assert dry.returncode == 0, dry.stderr
-    assert "24 examples, 6 steps of 6, 1.50 epochs" in dry.stderr
+    train_here(role, file, "--dry-run")
+    assert "24 examples, 6 steps of 6, 1.50 epochs" in capsys.readouterr().err
     assert not (place / "run").exists()
     done = tune(role, file, "--set", "schedule.steps=3")
     assert done.returncode == 0, done.stderr
@@ -66,9 +70,11 @@ def test_a_run_as_documented(place: Path, role: Role) -> None:
     assert len(losses(place / "run")) == 3
 
 
-def test_kill_9_at_any_moment_and_the_same_command_ends_the_same(place: Path) -> None:
+def test_kill_9_at_any_moment_and_the_same_command_ends_the_same(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     steps = {"schedule": {"steps": 25}, "checkpoints": {"everySteps": 1, "keep": 2}}
-    assert tune(Role.EMBEDDER, settings(place, Role.EMBEDDER, "whole", **steps)).returncode == 0
+    train_here(Role.EMBEDDER, settings(place, Role.EMBEDDER, "whole", **steps))
     file = settings(place, Role.EMBEDDER, "killed", **steps)
     metrics = place / "killed" / "metrics.jsonl"
     for at in (2, 13):
@@ -82,9 +88,8 @@ def test_kill_9_at_any_moment_and_the_same_command_ends_the_same(place: Path) ->
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    done = tune(Role.EMBEDDER, file)
-    assert done.returncode == 0, done.stderr
-    assert "goes on after step " in done.stderr
+    train_here(Role.EMBEDDER, file)
+    assert "goes on after step " in capsys.readouterr().err
     assert losses(place / "killed") == losses(place / "whole")
     expected = weights(place, "whole")
     assert all(torch.equal(t, expected[name]) for name, t in weights(place, "killed").items())
@@ -93,7 +98,7 @@ def test_kill_9_at_any_moment_and_the_same_command_ends_the_same(place: Path) ->
 def test_a_full_disk_leaves_the_last_good_checkpoint(place: Path) -> None:
     # The first model fits under the limit of a file; the state that training needs does not.
     model = (place / Role.EMBEDDER / "model.safetensors").stat().st_size
-    assert tune(Role.EMBEDDER, settings(place, Role.EMBEDDER, "whole")).returncode == 0
+    train_here(Role.EMBEDDER, settings(place, Role.EMBEDDER, "whole"))
     file = settings(place, Role.EMBEDDER, "full")
 
     def small_files() -> None:
@@ -104,8 +109,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(place: Path) -> None:
     assert "step-00000002 cannot be written: " in stopped.stderr
     assert "No checkpoint is there. Make room, then run the same command" in stopped.stderr
     assert not list((place / "full" / "checkpoints").iterdir())
-    done = tune(Role.EMBEDDER, file)
-    assert done.returncode == 0, done.stderr
+    train_here(Role.EMBEDDER, file)
     expected = weights(place, "whole")
     assert all(torch.equal(t, expected[name]) for name, t in weights(place, "full").items())
 
@@ -115,8 +119,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(place: Path) -> None:
     [(Role.EMBEDDER, "ddp"), (Role.EMBEDDER, "fsdp"), (Role.RERANKER, "fsdp")],
 )
 def test_two_workers_of_ray_learn_what_one_does(place: Path, role: Role, strategy: str) -> None:
-    alone = tune(role, settings(place, role, "alone"))
-    assert alone.returncode == 0, alone.stderr
+    train_here(role, settings(place, role, "alone"))
     workers = {"count": 2, "cpus": 0.5, "strategy": strategy}
     both = tune(role, settings(place, role, "both", workers=workers))
     assert both.returncode == 0, both.stderr
