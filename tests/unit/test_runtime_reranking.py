@@ -22,7 +22,7 @@ class Scores:
 
     def __init__(self, score) -> None:
         self._score = score
-        self.info = EngineInfo(Role.RERANKER, "cpu", "float32", {}, 0, 8, 512)
+        self.info = EngineInfo(Role.RERANKER, "cpu", "float32", {}, 0, 8, 512, parallel=True)
 
     def score(self, batch, yield_point=None):
         starts = batch.cu_seqlens[batch.num_prefixes : -1]

@@ -1,9 +1,12 @@
-"""The asyncio shell: callers await their rows, one thread runs the engine.
+"""The asyncio shell: callers await their rows, threads run the engine.
 
-The thread takes its next step from the shared schedule itself, so a step costs one wake-up and one
-call back into the loop, with all its results. While a bulk step runs, the engine's yield point lets
-waiting interactive work run between two layers, one short step at a time so that bulk goes on too.
-Decides nothing about order or admission and knows nothing of texts, prompts or what a row means.
+A thread takes its next step from the shared schedule itself, so a step costs one wake-up and one
+call back into the loop, with all its results. Where the engine does one thing at a time, as on a
+GPU, one thread runs everything: while a bulk step runs, the engine's yield point lets waiting
+interactive work run between two layers, one short step at a time so that bulk goes on too. Where it
+can do two, as on a CPU, each lane has a thread, and the operating system lets the interactive one
+go first. Decides nothing about order or admission and knows nothing of texts, prompts or what a row
+means.
 """
 
 from __future__ import annotations
@@ -12,13 +15,15 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 
-from embedfleet.batching.health import Health
+from embedfleet.batching.health import Health, first_problem
 from embedfleet.batching.lanes import Request, Work
+from embedfleet.batching.niceness import give_way
 from embedfleet.batching.planner import Limits
-from embedfleet.batching.schedule import Schedule, Submitted
+from embedfleet.batching.schedule import BOTH_LANES, Lanes, Schedule, Submitted
 from embedfleet.batching.stats import Counters, Stats, snapshot
 from embedfleet.batching.steps import Outcome, Run, Step, StepAbandoned, YieldPoint, outcomes
 from embedfleet.errors import (
@@ -34,38 +39,56 @@ __all__ = ["Batcher"]
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Worker:
+    """One of the engine's threads: the lanes whose steps it runs, and what wakes it."""
+
+    lanes: Lanes
+    wanted: threading.Condition
+    health: Health
+
+
 class Batcher:
     """Turns many callers' sequences into few engine calls.
 
     All methods belong to the event loop that called `start`.
 
     Args:
-        run: The engine's operation, called from one thread at a time but nested in yield points.
+        run: The engine's operation.
         limits: Bounds that `reconfigure` can change.
         name: Of the model, for logs and errors.
+        parallel: `run` may be called from two threads at a time. Otherwise calls come from one, but
+            nested in yield points.
     """
 
-    def __init__(self, run: Run, limits: Limits, *, name: str) -> None:
+    def __init__(self, run: Run, limits: Limits, *, name: str, parallel: bool = False) -> None:
         self._run = run
         self._name = name
         self._schedule = Schedule(limits)
-        self._changed = threading.Condition(threading.Lock())  # guards _schedule and _closing
-        self._thread = threading.Thread(target=self._main, name=f"engine-{name}", daemon=True)
+        self._lock = threading.Lock()  # guards _schedule, _counters and _closing
+        shares: list[Lanes] = [(each,) for each in BOTH_LANES] if parallel else [BOTH_LANES]
+        self._workers = [
+            _Worker(lanes, threading.Condition(self._lock), Health(name)) for lanes in shares
+        ]
+        self._threads = [
+            threading.Thread(target=self._main, args=(each,), name=f"engine-{name}", daemon=True)
+            for each in self._workers
+        ]
         self._futures: dict[int, asyncio.Future[Submitted]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = asyncio.Event()
         self._closing = False
         self._counters = Counters()
-        self._health = Health(name)
 
     def start(self) -> None:
-        """Start the engine's thread; results are delivered to the running loop."""
+        """Start the engine's threads; results are delivered to the running loop."""
         self._loop = asyncio.get_running_loop()
-        self._health.started()
-        self._thread.start()
+        for worker, thread in zip(self._workers, self._threads, strict=True):
+            worker.health.started()
+            thread.start()
 
     async def close(self, *, drain: bool = True) -> None:
-        """Refuse new work, finish or drop what waits, and end the thread.
+        """Refuse new work, finish or drop what waits, and end the threads.
 
         Args:
             drain: Finish what was admitted. Otherwise its callers get Unavailable, and a running
@@ -73,16 +96,12 @@ class Batcher:
         """
         if self._loop is None:
             return
-        with self._changed:
-            self._closing = True
-            doomed = [] if drain else list(self._schedule.requests.values())
-            for request in doomed:
-                self._schedule.withdraw(request)
-            self._changed.notify()
+        doomed = self._shut(drop=not drain)
         for request in doomed:
             self._fail(request, self._closed())
         await self._stopped.wait()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     async def submit(
         self,
@@ -113,7 +132,7 @@ class Batcher:
         if not len(sequences) or not all(map(len, segments)):
             raise ValueError("This is a bug: a request needs sequences, and none may be empty.")
         until = float("inf") if deadline is None else deadline
-        # The future first: once the thread is woken, both sides want the interpreter.
+        # The future first: once a thread is woken, both sides want the interpreter.
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Submitted] = loop.create_future()
         request = self._admit(Work(sequences, prefix, priority, monotonic(), until))
@@ -131,47 +150,66 @@ class Batcher:
 
     def reconfigure(self, limits: Limits) -> None:
         """Use other limits from the next step on."""
-        with self._changed:
+        with self._lock:
             self._schedule.reconfigure(limits)
 
     def stats(self) -> Stats:
         """Count what waits, what runs and what was done."""
-        with self._changed:
-            return snapshot(self._schedule, self._counters, self._health, monotonic())
+        with self._lock:
+            healths = [each.health for each in self._workers]
+            return snapshot(self._schedule, self._counters, healths, monotonic())
 
     def check_health(self) -> None:
         """Raise if the engine cannot be trusted with more work.
 
         Raises:
-            EngineError: Its thread died, hangs, or fails step after step.
+            EngineError: A thread of it died, hangs, or fails step after step.
             Unavailable: Not started, or closed.
         """
-        problem = self._health.problem(monotonic(), self._schedule.limits)
+        problem = self._problem()
         if problem is not None:
             raise problem
 
     # Loop side.
 
     def _admit(self, work: Work) -> Request:
-        with self._changed:
+        with self._lock:
             if self._closing or self._loop is None:
                 raise self._closed()
             # The fastest to fail would draw the most work: send it away while health checks notice.
-            broken = self._health.problem(monotonic(), self._schedule.limits)
+            broken = self._problem()
             if broken is not None:
                 raise Unavailable(f"{broken.message} Retry on another replica.")
             request = self._schedule.add(work)
-            self._changed.notify()
+            for worker in self._workers:
+                if request.priority in worker.lanes:
+                    worker.wanted.notify()
         return request
 
+    def _problem(self) -> EmbedfleetError | None:
+        healths = (each.health for each in self._workers)
+        return first_problem(healths, monotonic(), self._schedule.limits)
+
+    def _shut(self, *, drop: bool) -> list[Request]:
+        """Take no more work; forget what waits, if it is to be dropped, and return it."""
+        with self._lock:
+            self._closing = True
+            doomed = list(self._schedule.requests.values()) if drop else []
+            for request in doomed:
+                self._schedule.withdraw(request)
+            for worker in self._workers:
+                worker.wanted.notify()
+        return doomed
+
     def _closed(self) -> Unavailable:
-        died = self._health.died()
+        deaths = (each.health.died() for each in self._workers)
+        died = next((each for each in deaths if each is not None), None)
         state = "not started" if self._loop is None else "shutting down"
         cause = died.message if died else f"{self._name} is {state} and takes no work."
         return Unavailable(f"{cause} Retry on another replica.")
 
     def _withdraw(self, request: Request) -> None:
-        with self._changed:
+        with self._lock:
             self._schedule.withdraw(request)
 
     def _fail(self, request: Request, error: EmbedfleetError) -> None:
@@ -198,88 +236,97 @@ class Batcher:
             if future is not None and not future.done():
                 future.set_result(submitted)
 
-    def _end(self) -> None:
-        """Run last: nothing may be left waiting for a thread that is gone."""
-        with self._changed:
-            self._closing = True
-            left = list(self._schedule.requests.values())
-            for request in left:
-                self._schedule.withdraw(request)
-        for request in left:
-            self._fail(request, self._closed())
-        self._stopped.set()
+    def _ended(self, why: str) -> None:
+        """Run when a thread is gone; after the last, or a death, nothing may be left waiting."""
+        last = not any(each.health.running for each in self._workers)
+        if last or why:
+            for request in self._shut(drop=True):
+                self._fail(request, self._closed())
+        if last:
+            self._stopped.set()
 
     # Engine side.
 
-    def _main(self) -> None:
+    def _main(self, worker: _Worker) -> None:
         why = ""
         try:
-            while (step := self._next_step()) is not None:
-                self._execute(step, partial(self._between_layers, step))
+            if Priority.INTERACTIVE not in worker.lanes:
+                give_way()
+            while (step := self._next_step(worker)) is not None:
+                self._execute(step, worker, partial(self._between_layers, step, worker))
                 del step  # the thread may now sleep for hours
         except BaseException as cause:
             _log.critical("%s: the engine's thread died", self._name, exc_info=True)
             why = f"{type(cause).__name__}: {cause}"
         finally:
-            self._health.ended(why)
-            self._post(self._end)
+            worker.health.ended(why)
+            self._post(self._ended, why)
 
-    def _next_step(self) -> Step | None:
-        with self._changed:
+    def _next_step(self, worker: _Worker) -> Step | None:
+        with self._lock:
             while True:
-                step = self._schedule.next_step(monotonic())
+                step = self._schedule.next_step(monotonic(), worker.lanes)
                 self._post_expired()
                 if step is not None or self._closing:
                     return step
-                self._changed.wait()
+                worker.wanted.wait()
 
     def _execute(
-        self, step: Step, yield_point: YieldPoint | None, host: Step | None = None
+        self,
+        step: Step,
+        worker: _Worker,
+        yield_point: YieldPoint | None,
+        host: Step | None = None,
     ) -> None:
         """Run a step and deliver it; `host` is the bulk step that it runs inside of."""
         num_tokens = step.pack().num_tokens
-        started = self._health.alive(monotonic())
-        self._schedule.running_tokens += num_tokens  # this thread alone writes it
+        started = worker.health.alive(monotonic())
+        with self._lock:
+            overtakes = step.priority is Priority.INTERACTIVE and self._schedule.running_tokens > 0
+            self._counters.preemptions += overtakes
+            self._schedule.running_tokens += num_tokens
         results: list[Outcome] = []
+        abandoned = False
         try:
             results.extend(outcomes(self._run, step, yield_point))
         except StepAbandoned:
-            self._counters.abandoned += 1
+            abandoned = True
         now = monotonic()
         if host is not None:
             results = self._postpone(results, host)
         seconds = now - started - step.nested_seconds
-        self._schedule.running_tokens -= num_tokens
-        with self._changed:
+        with self._lock:
+            self._schedule.running_tokens -= num_tokens
             completed = self._schedule.settle(results, seconds, now)
-        self._counters.count(results, num_tokens, seconds)
-        self._health.step_ended(results, nested=host is not None)
+            self._counters.count(results, num_tokens, seconds)
+            self._counters.abandoned += abandoned
+        worker.health.step_ended(results, nested=host is not None)
         if completed:
             self._post(self._deliver, completed)
 
-    def _between_layers(self, step: Step) -> None:
-        self._health.alive(monotonic())
+    def _between_layers(self, step: Step, worker: _Worker) -> None:
+        worker.health.alive(monotonic())
         if step.priority is Priority.INTERACTIVE:
             return
         if step.abandoned:
             raise StepAbandoned
-        if step.may_nest and self._schedule.interactive:
-            self._overtake(step)
-        with self._changed:
+        nests = step.may_nest and Priority.INTERACTIVE in worker.lanes
+        if nests and self._schedule.interactive:
+            self._overtake(step, worker)
+        with self._lock:
             ahead = self._schedule.prepare(monotonic())
             self._post_expired()
         if ahead is not None:
             ahead.pack()
 
-    def _overtake(self, host: Step) -> None:
+    def _overtake(self, host: Step, worker: _Worker) -> None:
         """Run one interactive step inside a bulk step: one a layer, so that bulk goes on."""
         started = monotonic()
-        with self._changed:
+        with self._lock:
             step = self._schedule.next_interactive(started)
             self._post_expired()
         if step is not None:
-            self._counters.preemptions += 1
-            self._execute(step, None, host)
+            self._execute(step, worker, None, host)
             host.nested_seconds += monotonic() - started
 
     def _postpone(self, results: list[Outcome], host: Step) -> list[Outcome]:
@@ -287,7 +334,7 @@ class Batcher:
         cramped = [part for part, result in results if isinstance(result, OutOfMemory)]
         if cramped:
             host.may_nest = False
-            with self._changed:
+            with self._lock:
                 for part in cramped:
                     self._schedule.restore(part)
         return [(part, result) for part, result in results if part not in cramped]

@@ -1,11 +1,11 @@
-"""Whether the engine's thread lives, moves and succeeds.
+"""Whether an engine's threads live, move and succeed.
 
 Written by the thread, read from the event loop: single assignments, no lock needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from embedfleet.batching.planner import Limits
 from embedfleet.batching.steps import Outcome
@@ -17,7 +17,7 @@ from embedfleet.errors import (
     Unavailable,
 )
 
-__all__ = ["Health"]
+__all__ = ["Health", "first_problem"]
 
 
 class Health:
@@ -58,6 +58,11 @@ class Health:
             if not isinstance(result, NonFiniteResult | OutOfMemory):
                 self.failures += 1
 
+    @property
+    def running(self) -> bool:
+        """Whether the thread is there."""
+        return self._running
+
     def died(self) -> EngineError | None:
         """Return why the thread is gone, if it was not told to end."""
         if not self._dead:
@@ -84,3 +89,9 @@ class Health:
                 f"{limits.stuck_after_seconds:.0f} s is the limit. Restart the replica."
             )
         return None
+
+
+def first_problem(healths: Iterable[Health], now: float, limits: Limits) -> EmbedfleetError | None:
+    """Return why an engine cannot be trusted with more work, or None."""
+    problems = (each.problem(now, limits) for each in healths)
+    return next((each for each in problems if each is not None), None)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, groupby
 from operator import attrgetter
+from typing import Final
 
 import numpy as np
 
@@ -21,7 +22,10 @@ from embedfleet.batching.throughput import Throughput
 from embedfleet.errors import EmbedfleetError
 from embedfleet.messages import Float32Array, Priority
 
-__all__ = ["Schedule", "Submitted"]
+__all__ = ["BOTH_LANES", "Lanes", "Schedule", "Submitted"]
+
+Lanes = tuple[Priority, ...]
+BOTH_LANES: Final[Lanes] = (Priority.INTERACTIVE, Priority.BULK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +115,12 @@ class Schedule:
         expired, self._expired = self._expired, []
         return expired
 
-    def next_step(self, now: float) -> Step | None:
-        """Take the next step, or None when nothing waits."""
+    def next_step(self, now: float, lanes: Lanes = BOTH_LANES) -> Step | None:
+        """Take the next step of these lanes, or None when nothing waits there."""
         if not (self.interactive or self.bulk or self._prepared):
             self._streak = 0
             return None
-        decided = self._decide((Priority.INTERACTIVE, Priority.BULK), now)
+        decided = self._decide(lanes, now)
         self._streak = decided.streak if self.bulk or self._prepared else 0
         if decided.priority is Priority.BULK and self._prepared:
             step, self._prepared = self._prepared, None
@@ -208,7 +212,7 @@ class Schedule:
     def _lane(self, request: Request) -> Lane:
         return self.bulk if request.priority is Priority.BULK else self.interactive
 
-    def _decide(self, lanes: tuple[Priority, ...], now: float) -> BatchPlan:
+    def _decide(self, lanes: Lanes, now: float) -> BatchPlan:
         while True:
             interactive = self.interactive.pending if Priority.INTERACTIVE in lanes else ()
             bulk = self._bulk_pending() if Priority.BULK in lanes else ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from embedfleet.batching.health import Health
+from embedfleet.batching.health import Health, first_problem
 from embedfleet.batching.schedule import Schedule
 from embedfleet.batching.steps import Outcome
 
@@ -14,11 +14,11 @@ __all__ = ["Counters", "Stats", "snapshot"]
 
 @dataclass(slots=True)
 class Counters:
-    """Totals since the start, written by the engine's thread alone.
+    """Totals since the start, written under the batcher's lock.
 
     Attributes:
         steps: Engine calls that were planned; a step rerun in halves counts once.
-        preemptions: Interactive steps run inside a bulk step.
+        preemptions: Interactive steps run inside a bulk step, or beside one.
         abandoned: Bulk steps stopped because nobody waited for them any more.
         failed_sequences: Sequences that got an error instead of a row.
         compute_seconds: Time in the engine.
@@ -78,7 +78,9 @@ class Stats:
         }
 
 
-def snapshot(schedule: Schedule, counters: Counters, health: Health, now: float) -> Stats:
+def snapshot(
+    schedule: Schedule, counters: Counters, healths: Sequence[Health], now: float
+) -> Stats:
     """Read everything at one moment."""
     oldest = min(
         (r.work.submitted_at for r in schedule.requests.values() if r.waiting), default=now
@@ -89,8 +91,8 @@ def snapshot(schedule: Schedule, counters: Counters, health: Health, now: float)
         running_tokens=schedule.running_tokens,
         tokens_per_second=schedule.throughput.tokens_per_second,
         oldest_wait_seconds=now - oldest,
-        healthy=health.problem(now, schedule.limits) is None,
-        last_error=health.last_error,
+        healthy=first_problem(healths, now, schedule.limits) is None,
+        last_error=next((each.last_error for each in healths if each.last_error), ""),
         steps=counters.steps,
         preemptions=counters.preemptions,
         abandoned=counters.abandoned,

@@ -31,6 +31,7 @@ class EngineInfo:
         weights_bytes: Memory the parameters take.
         native_dimension: Width of the hidden state.
         max_tokens: Longest sequence the engine accepts, prefix included.
+        parallel: Whether calls may come from two threads at a time.
     """
 
     role: Role
@@ -40,10 +41,11 @@ class EngineInfo:
     weights_bytes: int
     native_dimension: int
     max_tokens: int
+    parallel: bool
 
 
 class Engine(Protocol):
-    """A loaded model. Calls come from one thread at a time but may nest in the yield point."""
+    """A loaded model. Calls may nest in the yield point; see `EngineInfo.parallel` for threads."""
 
     @property
     def info(self) -> EngineInfo:

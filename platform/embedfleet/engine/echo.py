@@ -38,6 +38,7 @@ class EchoEngine:
             weights_bytes=self._table.nbytes,
             native_dimension=native_dimension,
             max_tokens=max_tokens,
+            parallel=True,
         )
 
     @property

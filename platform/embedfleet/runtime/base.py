@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from embedfleet.batching.batcher import Batcher
+from embedfleet.batching.niceness import give_way
 from embedfleet.batching.planner import Limits
 from embedfleet.batching.stats import Stats
 from embedfleet.errors import ContractMismatch, EmbedfleetError, InvalidRequest, Overloaded
 from embedfleet.golden import Golden, Outputs
-from embedfleet.messages import InputType, Provenance, Role, Truncation
+from embedfleet.messages import InputType, Priority, Provenance, Role, Truncation
 from embedfleet.rendering.replica import ReplicaArguments, ReplicaSettings
 from embedfleet.runtime.description import ModelDescription
 from embedfleet.runtime.loading import LoadedModel
@@ -74,8 +75,16 @@ class ModelRuntime(ABC):
         self.settings = settings
         engine = model.engine
         run = engine.embed if engine.info.role is Role.EMBEDDER else engine.score
-        self._batcher = Batcher(run, self._limits(settings), name=model.arguments.name)
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
+        self._batcher = Batcher(
+            run,
+            self._limits(settings),
+            name=model.arguments.name,
+            parallel=engine.info.parallel,
+        )
+        self._threads = {
+            Priority.INTERACTIVE: ThreadPoolExecutor(1, "tokenize"),
+            Priority.BULK: ThreadPoolExecutor(1, "tokenize-bulk", give_way),
+        }
         self._started = False
         self._tokenizing = 0
         self._verify = Verifier(model, self.golden_outputs)
@@ -100,7 +109,8 @@ class ModelRuntime(ABC):
     async def close(self) -> None:
         """Finish what waits, then free the device."""
         await self._batcher.close()
-        self._threads.shutdown()
+        for threads in self._threads.values():
+            threads.shutdown()
         self._model.engine.close()
 
     async def reconfigure(self, settings: ReplicaSettings) -> None:
@@ -153,8 +163,10 @@ class ModelRuntime(ABC):
             stuck_after_seconds=steps.stuck_after_seconds,
         )
 
-    async def _off_loop(self, size: int, work: Callable[[], Result]) -> Result:
-        """Run tokenization here if it is short, else on a thread of its own.
+    async def _off_loop(
+        self, size: int, work: Callable[[], Result], priority: Priority = Priority.INTERACTIVE
+    ) -> Result:
+        """Run tokenization here if it is short, else on a thread of its priority.
 
         Raises:
             Overloaded: Too much waits to be tokenized already.
@@ -169,7 +181,8 @@ class ModelRuntime(ABC):
             )
         self._tokenizing += size
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            threads = self._threads[priority]
+            return await asyncio.get_running_loop().run_in_executor(threads, work)
         finally:
             self._tokenizing -= size
 

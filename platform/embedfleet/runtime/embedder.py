@@ -60,6 +60,7 @@ class EmbedderRuntime(ModelRuntime):
         outcomes = await self._off_loop(
             sum(_size(item) for item in items),
             lambda: self._tokenize(items, options, self.settings.default_instruction),
+            options.priority,
         )
         tokenized_at = time.monotonic()
         good = [(i, o) for i, o in enumerate(outcomes) if isinstance(o, Tokenized)]

@@ -60,6 +60,7 @@ class RerankerRuntime(ModelRuntime):
         tokens = await self._off_loop(
             len(query) + sum(len(document or "") for document in documents),
             lambda: self._tokenize(query, documents, options, self.settings.default_instruction),
+            options.priority,
         )
         tokenized_at = time.monotonic()
         good = [(i, d) for i, d in enumerate(tokens.documents) if isinstance(d, Tokenized)]

@@ -13,6 +13,7 @@ from typing import Any, Final
 import ray
 from google.protobuf.message import Message
 
+from embedfleet.config import limit_tokenizers
 from embedfleet.errors import EmbedfleetError, InvalidRequest, ModelNotFound, WrongRole
 from embedfleet.messages import EmbedResult, Role
 from embedfleet.rendering.replica import ReplicaArguments, ReplicaSettings
@@ -229,6 +230,8 @@ def _load(args: dict[str, Any]) -> LoadedModel:
     assigned = ray.get_runtime_context().get_assigned_resources().get("CPU", 1.0)
     num_threads = max(1, int(assigned))
     model = load_model(arguments, num_threads)
+    if model.engine.info.device == "cpu":
+        limit_tokenizers(num_threads)
     log_to_stderr()
     _log.info(model.summary(num_threads))
     return model

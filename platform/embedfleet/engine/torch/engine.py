@@ -207,6 +207,8 @@ def load_engine(
         weights_bytes=_weights_bytes(config, weights, placement),
         native_dimension=config.hidden_size,
         max_tokens=max_tokens,
+        # On a GPU both would use one stream and twice the memory.
+        parallel=placement.device.type == "cpu",
     )
     return TorchEngine(info, config, decoder, weights)
 

@@ -33,10 +33,12 @@ class RotaryTable:
 
         The caller names the largest of them, so that nothing waits for a device.
         """
-        if max_position >= len(self._angles):
+        angles = self._angles  # another thread may replace it meanwhile, by a shorter one
+        if max_position >= len(angles):
             # Doubling keeps the number of recomputations logarithmic.
-            self._angles = self._compute(max(max_position + 1, 2 * len(self._angles), _FIRST_ROWS))
-        return self._angles[positions]
+            angles = self._compute(max(max_position + 1, 2 * len(angles), _FIRST_ROWS))
+            self._angles = angles
+        return angles[positions]
 
     def _compute(self, num_positions: int) -> torch.Tensor:
         positions = torch.arange(
