@@ -123,9 +123,12 @@ def _install(world: Cluster, release: str, chart: Path, values: dict[str, Any]) 
 def program(world: Cluster, name: str, *arguments: str | Path) -> Iterator[list[str]]:
     """Run a program of this folder where clients run, until the end; then give what it printed."""
     command = world.command(sys.executable, FOLDER / name, *arguments)
+    # In a session of its own, as each container is: the kernel shares cores among sessions, and a
+    # client must not take the share of the control plane.
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
     printed: list[str] = []
     try:
         yield printed

@@ -12,7 +12,6 @@ import asyncio
 import json
 import sys
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -47,7 +46,7 @@ class Load:
     refused: int = 0
     waiting: int = 0
     seconds: float = 0.0
-    other: Counter[str] = field(default_factory=Counter)
+    other: dict[str, int] = field(default_factory=dict)
 
 
 def hinted(failure: grpc.aio.AioRpcError) -> bool:
@@ -67,7 +66,8 @@ async def call(method: Any, request: Any, load: Load) -> None:
         if failure.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and hinted(failure):
             load.refused += 1
         else:
-            load.other[f"{failure.code().name}: {failure.details()}"] += 1
+            told = f"{failure.code().name}: {failure.details()}"
+            load.other[told] = load.other.get(told, 0) + 1
     except asyncio.CancelledError:
         load.waiting += 1
         raise
