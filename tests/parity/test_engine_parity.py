@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
@@ -188,6 +189,22 @@ def test_a_nested_batch_changes_nothing() -> None:
     assert len(nested) == config.num_layers - 1, "between layers, not after the last"
     for rows in nested:
         np.testing.assert_array_equal(rows, expected_inner)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_two_threads_at_a_time_change_nothing(dtype: str) -> None:
+    """Each meets ever later positions first, so that both enlarge what they share."""
+    config = shape(max_tokens=40_959)  # an engine that no other test has used
+    batches = [
+        [pack(random_sequences(config, [n, n])) for n in range(at, 900, 60)] for at in (9, 39)
+    ]
+    model = engine(config, dtype=dtype)
+    assert model.info.parallel
+    with ThreadPoolExecutor(2) as threads:
+        both = list(threads.map(lambda own: [model.embed(batch) for batch in own], batches))
+    for own, results in zip(batches, both, strict=True):
+        for batch, rows in zip(own, results, strict=True):
+            np.testing.assert_array_equal(rows, model.embed(batch))
 
 
 def test_a_yield_point_can_abandon_a_batch() -> None:
