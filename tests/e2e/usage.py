@@ -34,7 +34,7 @@ def usage(node: int) -> Mapping[tuple[int, str], Usage]:
             with process.oneshot():
                 name, threads = label(process), process.num_threads()
                 resident = process.memory_info().rss
-            targets = [os.readlink(each) for each in Path(f"/proc/{process.pid}/fd").iterdir()]
+            targets = list(_open_files(process.pid))
             sockets = sum(each.startswith("socket:") for each in targets)
             found[process.pid, name] = Usage(resident, threads, len(targets) - sockets, sockets)
     return found
@@ -60,6 +60,12 @@ def label(process: psutil.Process) -> str:
         )
         title = Path(next(scripts, line[0])).name
     return f"{process.environ().get('HOSTNAME', '')} {title}"
+
+
+def _open_files(pid: int) -> Iterator[str]:
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            yield os.readlink(each)
 
 
 def _inside(node: int) -> Iterator[psutil.Process]:
