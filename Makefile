@@ -59,7 +59,7 @@ test-fleets: setup ## Fleets on this machine, and training
 test-clusters: setup ## Parity, the operator on real control planes, and the whole chain
 	@set -o pipefail; $(PYTEST) tests/parity tests/clusters tests/e2e 2>&1 | sed -u 's/^/[clusters] /'
 
-chaos: setup tools ## Do one thing after the other to a fleet under traffic: about an hour
+chaos: setup tools ## Do one thing after the other to a fleet under traffic: about 40 minutes
 	@$(BIN)/python tests/e2e/chaos.py $(ARGS)
 
 soak: setup tools ## Use a fleet for 20 minutes and see whether anything grows
