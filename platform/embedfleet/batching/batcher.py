@@ -70,6 +70,7 @@ class Batcher:
         self._workers = [
             _Worker(lanes, threading.Condition(self._lock), Health(name)) for lanes in shares
         ]
+        self._healths = [each.health for each in self._workers]
         self._threads = [
             threading.Thread(target=self._main, args=(each,), name=f"engine-{name}", daemon=True)
             for each in self._workers
@@ -156,8 +157,7 @@ class Batcher:
     def stats(self) -> Stats:
         """Count what waits, what runs and what was done."""
         with self._lock:
-            healths = [each.health for each in self._workers]
-            return snapshot(self._schedule, self._counters, healths, monotonic())
+            return snapshot(self._schedule, self._counters, self._healths, monotonic())
 
     def check_health(self) -> None:
         """Raise if the engine cannot be trusted with more work.
@@ -187,8 +187,7 @@ class Batcher:
         return request
 
     def _problem(self) -> EmbedfleetError | None:
-        healths = (each.health for each in self._workers)
-        return first_problem(healths, monotonic(), self._schedule.limits)
+        return first_problem(self._healths, monotonic(), self._schedule.limits)
 
     def _shut(self, *, drop: bool) -> list[Request]:
         """Take no more work; forget what waits, if it is to be dropped, and return it."""
@@ -202,7 +201,7 @@ class Batcher:
         return doomed
 
     def _closed(self) -> Unavailable:
-        deaths = (each.health.died() for each in self._workers)
+        deaths = (each.died() for each in self._healths)
         died = next((each for each in deaths if each is not None), None)
         state = "not started" if self._loop is None else "shutting down"
         cause = died.message if died else f"{self._name} is {state} and takes no work."
@@ -238,7 +237,7 @@ class Batcher:
 
     def _ended(self, why: str) -> None:
         """Run when a thread is gone; after the last, or a death, nothing may be left waiting."""
-        last = not any(each.health.running for each in self._workers)
+        last = not any(each.running for each in self._healths)
         if last or why:
             for request in self._shut(drop=True):
                 self._fail(request, self._closed())

@@ -5,7 +5,7 @@ Written by the thread, read from the event loop: single assignments, no lock nee
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from embedfleet.batching.planner import Limits
 from embedfleet.batching.steps import Outcome
@@ -91,7 +91,13 @@ class Health:
         return None
 
 
-def first_problem(healths: Iterable[Health], now: float, limits: Limits) -> EmbedfleetError | None:
-    """Return why an engine cannot be trusted with more work, or None."""
-    problems = (each.problem(now, limits) for each in healths)
+def first_problem(healths: Sequence[Health], now: float, limits: Limits) -> EmbedfleetError | None:
+    """Return why an engine cannot be trusted with more work, or None.
+
+    Where one of its threads died the others end as they are told, which tells nothing.
+    """
+    problems = [
+        *(each.died() for each in healths),
+        *(each.problem(now, limits) for each in healths),
+    ]
     return next((each for each in problems if each is not None), None)
