@@ -55,12 +55,11 @@ def let_threads_sleep(environment: MutableMapping[str, str] | None = None) -> No
     found.setdefault("OMP_WAIT_POLICY", "passive")
 
 
-def limit_tokenizers(num_threads: int, environment: MutableMapping[str, str] | None = None) -> None:
+def limit_tokenizers(num_threads: int) -> None:
     """Let tokenizers use so many threads instead of one for every core of the machine.
 
     Called before the first batch of texts: the threads are started then, once.
     """
-    found = os.environ if environment is None else environment
-    found["RAYON_NUM_THREADS"] = str(num_threads)
+    os.environ["RAYON_NUM_THREADS"] = str(num_threads)
     # One thread of theirs would be one more than the caller's own, with a niceness of its own.
-    found["TOKENIZERS_PARALLELISM"] = "true" if num_threads > 1 else "false"
+    os.environ["TOKENIZERS_PARALLELISM"] = "true" if num_threads > 1 else "false"

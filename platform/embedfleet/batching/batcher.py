@@ -71,10 +71,7 @@ class Batcher:
             _Worker(lanes, threading.Condition(self._lock), Health(name)) for lanes in shares
         ]
         self._healths = [each.health for each in self._workers]
-        self._threads = [
-            threading.Thread(target=self._main, args=(each,), name=f"engine-{name}", daemon=True)
-            for each in self._workers
-        ]
+        self._threads: list[threading.Thread] = []
         self._futures: dict[int, asyncio.Future[Submitted]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = asyncio.Event()
@@ -84,8 +81,12 @@ class Batcher:
     def start(self) -> None:
         """Start the engine's threads; results are delivered to the running loop."""
         self._loop = asyncio.get_running_loop()
-        for worker, thread in zip(self._workers, self._threads, strict=True):
+        for worker in self._workers:
             worker.health.started()
+            thread = threading.Thread(
+                target=self._main, args=(worker,), name=f"engine-{self._name}", daemon=True
+            )
+            self._threads.append(thread)
             thread.start()
 
     async def close(self, *, drain: bool = True) -> None:
@@ -97,9 +98,7 @@ class Batcher:
         """
         if self._loop is None:
             return
-        doomed = self._shut(drop=not drain)
-        for request in doomed:
-            self._fail(request, self._closed())
+        self._shut(drop=not drain)
         await self._stopped.wait()
         for thread in self._threads:
             thread.join()
@@ -189,8 +188,8 @@ class Batcher:
     def _problem(self) -> EmbedfleetError | None:
         return first_problem(self._healths, monotonic(), self._schedule.limits)
 
-    def _shut(self, *, drop: bool) -> list[Request]:
-        """Take no more work; forget what waits, if it is to be dropped, and return it."""
+    def _shut(self, *, drop: bool) -> None:
+        """Take no more work, and drop what was admitted if asked."""
         with self._lock:
             self._closing = True
             doomed = list(self._schedule.requests.values()) if drop else []
@@ -198,7 +197,8 @@ class Batcher:
                 self._schedule.withdraw(request)
             for worker in self._workers:
                 worker.wanted.notify()
-        return doomed
+        for request in doomed:
+            self._fail(request, self._closed())
 
     def _closed(self) -> Unavailable:
         deaths = (each.died() for each in self._healths)
@@ -239,8 +239,7 @@ class Batcher:
         """Run when a thread is gone; after the last, or a death, nothing may be left waiting."""
         last = not any(each.running for each in self._healths)
         if last or why:
-            for request in self._shut(drop=True):
-                self._fail(request, self._closed())
+            self._shut(drop=True)
         if last:
             self._stopped.set()
 

@@ -25,7 +25,7 @@ class Health:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._running = False
+        self.running = False
         self._sign_of_life: float | None = None
         self.failures = 0
         self.last_error = ""
@@ -33,11 +33,11 @@ class Health:
 
     def started(self) -> None:
         """Note that the thread starts."""
-        self._running = True
+        self.running = True
 
     def ended(self, why: str) -> None:
         """Note that the thread ends: as told, or for a reason."""
-        self._running, self._sign_of_life = False, None
+        self.running, self._sign_of_life = False, None
         if why:
             self._dead, self.last_error = True, why
 
@@ -58,11 +58,6 @@ class Health:
             if not isinstance(result, NonFiniteResult | OutOfMemory):
                 self.failures += 1
 
-    @property
-    def running(self) -> bool:
-        """Whether the thread is there."""
-        return self._running
-
     def died(self) -> EngineError | None:
         """Return why the thread is gone, if it was not told to end."""
         if not self._dead:
@@ -73,7 +68,7 @@ class Health:
 
     def problem(self, now: float, limits: Limits) -> EmbedfleetError | None:
         """Return why the thread cannot be trusted with more work, or None."""
-        if not self._running:
+        if not self.running:
             return self.died() or Unavailable(
                 f"{self._name} is not running. Start it, or use another replica."
             )

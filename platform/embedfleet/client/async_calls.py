@@ -59,9 +59,9 @@ class AsyncCalls:
 
     async def one(self, method: Method, request: Any, deadline: Deadline) -> Any:
         """Send one request, again where that can help, until it is answered or the time is up."""
-        call = self._method(method)
         attempt = 1
         while True:
+            call = self._method(method)  # each time: the client may have been closed meanwhile
             try:
                 seconds = seconds_for(attempt, self._config, deadline)
                 return await call(request, timeout=seconds, metadata=self._metadata)

@@ -66,8 +66,8 @@ class BlockingCalls:
             deadline: Bound for all attempts together.
             attempt: Number of the first attempt made here.
         """
-        call = self._method(method)
         while True:
+            call = self._method(method)  # each time: the client may have been closed meanwhile
             try:
                 seconds = seconds_for(attempt, self._config, deadline)
                 return call(request, timeout=seconds, metadata=self._metadata)
