@@ -511,6 +511,28 @@ def test_a_closed_client_says_so(serve, connect):
             client.embed("docs", ["x"], input_type="DOCUMENT")
 
 
+def come_back_later(_request, context):
+    refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, retry_after=0.6)
+
+
+def test_a_client_closed_between_two_attempts_says_so(serve):
+    with Client(serve({"Embed": come_back_later})) as client:
+        closing = threading.Timer(0.2, client.close)
+        closing.start()
+        with pytest.raises(errors.Cancelled, match="The client is closed"):
+            client.embed("docs", ["x"], input_type="DOCUMENT")
+        closing.join()
+
+
+async def test_an_asynchronous_client_closed_between_two_attempts_says_so(serve):
+    async with AsyncClient(serve({"Embed": come_back_later})) as client:
+        call = asyncio.create_task(client.embed("docs", ["x"], input_type="DOCUMENT"))
+        await asyncio.sleep(0.2)
+        await client.close()
+        with pytest.raises(errors.Cancelled, match="The client is closed"):
+            await call
+
+
 def test_one_client_serves_many_threads(serve):
     found = {}
     with Client(serve({"Embed": echo}), config=SMALL) as client:
