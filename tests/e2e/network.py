@@ -117,13 +117,16 @@ class Network:
             Path(__file__).with_name("slow_link.py"), namespace.interface, end,
             str(delay_seconds), str(loss), str(_SEED),
         ]  # fmt: skip
-        carrier = subprocess.Popen(command)
+        carrier = subprocess.Popen(command, stdout=subprocess.PIPE)
         try:
+            assert carrier.stdout is not None
+            # Until then nothing arrives: what asks for an address gives up after three seconds.
+            assert carrier.stdout.readline() == b"carries\n", "the slow link did not begin"
             yield
             assert carrier.poll() is None, "the slow link ended"
         finally:
             carrier.kill()
-            carrier.wait()
+            carrier.communicate()
             # A pod that ended meanwhile has taken its link along.
             subprocess.run(["ip", "link", "del", near], check=False)
             restored = ["ip", "link", "set", namespace.interface, "master", self.bridge]

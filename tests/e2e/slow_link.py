@@ -1,6 +1,7 @@
 """A link that is slow and loses frames: carries frames between two interfaces, each after a delay.
 
 Usage: python slow_link.py INTERFACE INTERFACE DELAY_SECONDS LOSS SEED    until it is killed.
+Prints a line when it carries.
 
 Stands in for `tc netem`, which needs a kernel module that not every machine has. The kernel leaves
 checksums and the cutting of large segments to whatever sends last, so frames carry what it says of
@@ -51,6 +52,8 @@ def carry(one: str, other: str, delay_seconds: float, loss: float, dice: random.
     """
     ends = opened(one), opened(other)
     far = {ends[0]: ends[1], ends[1]: ends[0]}
+    sys.stdout.write("carries\n")
+    sys.stdout.flush()
     waiting: list[tuple[float, int, socket.socket, bytes]] = []
     numbers = count()
     while True:
