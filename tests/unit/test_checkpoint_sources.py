@@ -1,5 +1,6 @@
 """From the spelling of a source to a folder, or to a sentence that says what to write instead."""
 
+import math
 import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +12,9 @@ import pytest
 from embedfleet.catalog import published
 from embedfleet.checkpoint import open_checkpoint, resolve
 from embedfleet.checkpoint import sources as sources_module
+from embedfleet.checkpoint.layout import expected_tensors
 from embedfleet.config import Settings
+from embedfleet.embedded.recipe.shapes import SHAPES
 from embedfleet.errors import CheckpointError
 from embedfleet.messages import Role
 
@@ -28,6 +31,7 @@ def cached(cache: Path, name: str, commit: str) -> Path:
 
 ASK = """
 import runpy, sys
+from embedfleet.embedded.recipe.shapes import SHAPES
 from embedfleet.errors import CheckpointError
 resolve = runpy.run_path(sys.argv[1])["resolve"]
 for source in sys.argv[2:]:
@@ -53,7 +57,8 @@ def asked(cache: Path, *sources: str, **environment: str) -> list[str]:
 @pytest.mark.parametrize("role", list(Role))
 def test_embedded_models_come_with_the_package(role):
     checkpoint = open_checkpoint(resolve(f"embedded/{role}"), role)
-    assert checkpoint.weights_bytes < 10_000_000
+    parameters = sum(map(math.prod, expected_tensors(SHAPES[role], role).values()))
+    assert checkpoint.weights_bytes == 2 * parameters
     assert checkpoint.load_tokenizer().special_tokens
 
 

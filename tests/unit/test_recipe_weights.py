@@ -28,10 +28,12 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def shape(num_layers: int, num_heads: int = 4, intermediate_size: int = 512) -> ModelConfig:
+def shape(
+    num_layers: int, num_heads: int = 4, hidden_size: int = 256, intermediate_size: int = 512
+) -> ModelConfig:
     return ModelConfig(
         num_layers=num_layers,
-        hidden_size=256,
+        hidden_size=hidden_size,
         num_query_heads=num_heads,
         num_kv_heads=num_heads,
         head_dim=64,
@@ -93,7 +95,7 @@ def logits(content: torch.Tensor) -> dict[str, float]:
     rarity = torch.full((VOCAB,), 4.0)
     rarity[10], rarity[11] = 8.0, 1.0
     embedder = bag_weights(Bag(content, torch.zeros(VOCAB)), shape(2), Role.EMBEDDER, FINAL)
-    config = shape(4, num_heads=5, intermediate_size=336)
+    config = shape(4, num_heads=5, hidden_size=296, intermediate_size=336)
     made = scorer_weights(embedder, rarity, shape(2), config, WORDS)
     options = EngineOptions(dtype="float32")
     engine = load_engine(

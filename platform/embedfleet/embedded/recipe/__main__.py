@@ -1,8 +1,8 @@
 """Makes the embedded models: `python -m embedfleet.embedded.recipe FOLDER`, or `make models`.
 
 Gathers data, makes vocabulary and first weights, then runs the commands that anybody has: mine,
-tune, merge; writes the reranker around the embedder; evaluates. A step whose result is there is not
-done again, so it goes on where it stopped.
+tune, merge; writes the reranker around the embedder, and trains what it has of that; evaluates. A
+step whose result is there is not done again, so it goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save
 
 from embedfleet.checkpoint.config import CONFIG_FILE
 from embedfleet.checkpoint.shards import SINGLE_FILE
+from embedfleet.embedded.recipe.distillation import distil
 from embedfleet.embedded.recipe.first import make_embedder, make_reranker, make_vocabulary
 from embedfleet.embedded.recipe.gather import SOURCES, gather
 from embedfleet.embedded.recipe.shapes import config_document
@@ -87,8 +88,11 @@ def steps(folder: Path) -> Iterator[tuple[str, Path, Callable[[], object]]]:
     yield f"train the {Role.EMBEDDER}", trained, train
     embedder, reranker = merged / Role.EMBEDDER, merged / Role.RERANKER
     yield f"merge the {Role.EMBEDDER}", embedder, partial(_merge, folder, embedder)
-    write = partial(_write_reranker, data, embedder, vocabulary, reranker)
-    yield f"write the {Role.RERANKER}", reranker / SINGLE_FILE, write
+    written = vocabulary.parent
+    write = partial(make_reranker, data, embedder, written)
+    yield f"write the {Role.RERANKER}", written / SINGLE_FILE, write
+    teach = partial(_distil, folder, embedder, written, reranker)
+    yield f"train the {Role.RERANKER}", reranker, teach
     for name, arguments in EVALUATIONS.items():
         measure = partial(_evaluate, folder, name, arguments)
         yield f"evaluate: {name}", folder / f"{name}.json", measure
@@ -131,10 +135,10 @@ def _merge(folder: Path, target: Path) -> None:
     _run(folder, "merge", *chosen, "--output", str(target))
 
 
-def _write_reranker(data: Path, embedder: Path, vocabulary: Path, target: Path) -> None:
-    target.mkdir(exist_ok=True)
-    shutil.copyfile(vocabulary, target / TOKENIZER_FILE)
-    make_reranker(data, embedder, target)
+def _distil(folder: Path, embedder: Path, written: Path, target: Path) -> None:
+    """Train a copy of the reranker as written, which comes to its place when it is done."""
+    examples = [folder / "mined" / f"{each.source}.jsonl" for each in MINING]
+    distil(written, embedder, examples, target)
 
 
 def _evaluate(folder: Path, name: str, arguments: tuple[str, ...]) -> None:

@@ -12,7 +12,9 @@ again inside of it, part by part:
 4. Compare the two, four slices of them as an attention between the two tokens; and add up the
    rarities of matched tokens, as attention from the last token to them. Both go to the answer.
 
-    row of a token: [content (216) | code (28) | `Part` (12)]
+What is done again is not quite what the embedder does; `distillation.py` trains it.
+
+    row of a token: [content (254) | code (29) | `Part` (13)]
 
 Codes are random and tell tokens apart; contents tell what they mean.
 """
@@ -33,7 +35,7 @@ from embedfleet.checkpoint.layout import EMBEDDING, expected_tensors
 from embedfleet.embedded.recipe.layers import UNIMPORTANT
 from embedfleet.messages import Role
 
-__all__ = ["Words", "scorer_weights"]
+__all__ = ["CONTENT", "SLICES", "Words", "copied_parts", "scorer_weights"]
 
 Weights = Mapping[str, Tensor]
 
@@ -41,37 +43,46 @@ Weights = Mapping[str, Tensor]
 class Part(IntEnum):
     """Components of a token's row after its content and its code."""
 
-    INSTRUCTION = 244
-    STRENGTH = 245
-    SINK = 246
-    DOCUMENT = 247
-    QUERY = 248
-    MATCH = 249
-    GATHERS = 250
-    ANSWER = 251
-    LAST = 252
-    RARITY = 253
-    IMPORTANCE = 254
-    ONE = 255
+    CONSTANT = 283
+    INSTRUCTION = 284
+    STRENGTH = 285
+    SINK = 286
+    DOCUMENT = 287
+    QUERY = 288
+    MATCH = 289
+    GATHERS = 290
+    ANSWER = 291
+    LAST = 292
+    RARITY = 293
+    IMPORTANCE = 294
+    ONE = 295
 
 
-_CONTENT: Final = 216
-_CODE: Final = slice(_CONTENT, Part.INSTRUCTION)
-_WRITTEN: Final = [*range(_CONTENT), Part.IMPORTANCE]
-"""What the embedder's layers write of a token's state."""
+CONTENT: Final = 254
+"""Components that tell what a token means, of the embedder's states as well."""
+_CODE: Final = slice(CONTENT, Part.CONSTANT)
+_STATE: Final = [*range(CONTENT), Part.IMPORTANCE, Part.CONSTANT]
+"""Where the components of the embedder's states are here."""
 _HEADS: Final = 4
 """Of the embedder; the last head is the scorer's own."""
 _OWN: Final = _HEADS
+_OWN_UNITS: Final = 2
+"""Of the third layer's transform: the scorer's own."""
 _SLOWEST, _SLOW, _STILL = (31, 63), (30, 62), (29, 61)
 """Rotary pairs of a head that turn by less than a hundredth over a text."""
-_CODE_PLACES: Final = [*range(16, 31), *range(48, 61)]
+_CODE_PLACES: Final = [*range(16, 31), *range(48, 62)]
 """Of a head: pairs that turn by less than a tenth in a hundred tokens."""
 _COMPARED: Final = [*range(31), *range(32, 63)]
 """Of a head: all but the slowest pair."""
+SLICES: Final = [range(head, _HEADS * len(_COMPARED), _HEADS) for head in range(_HEADS)]
+"""Components of contents that are compared, by head."""
 
-_LENGTH: Final = 16.0
+_WIDTH: Final = 296
+_LENGTH: Final = math.sqrt(_WIDTH)
 """Of a row. Norms divide by it, so that a row's components are as they are written here."""
-_CONTENT_LENGTH: Final = 15.2
+_CONTENT_LENGTH: Final = 16.0
+_MIXED: Final = 1.26
+"""Scales what the embedder's first layer adds to contents, whose lengths differ there."""
 _CODE_LENGTH: Final = 2.65
 _FLAG: Final = 2.0
 _OPENING_ONE: Final = (_LENGTH + _FLAG) / _FLAG
@@ -103,12 +114,17 @@ _RARITY_WEIGHT: Final = 0.25
 _ALIKE, _UNLIKE = 1 / 2.6, -1 / 9.1
 """What a head that compares reads of the token that stands for the query, and of the third."""
 _SIMILARITY: Final = 4.0
-_OVERLAP: Final = 60.0
+_OVERLAP: Final = 32.0
 """Weights, in the answer, of each head that compares and of all matches."""
-_CONFIDENCE: Final = 0.4
+_OUTWEIGHS: Final = 100.0
+_STEADY: Final = 50_000.0
+"""Of components of the last token's row: what they add to it, in its norms, is nearly all of it."""
+_CONFIDENCE: Final = 0.16
 """Scales logits, so that scores of what is not alike still differ."""
 _BIAS: Final = -24.0
-"""Puts answers of what is relevant near zero, where the norm before the answer changes least."""
+"""Puts scores of what is relevant near one half."""
+_UNTRAINED: Final = 0.05
+"""Of what units read that write nothing until they are trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +183,31 @@ def scorer_weights(
     _gather(third, old[1])
     _compare(last, embedder["norm.weight"], words, config.rope_theta)
     _add_up(last)
+    _steady(third, last, weights["norm.weight"])
     return weights
+
+
+def copied_parts(config: ModelConfig) -> dict[str, Tensor]:
+    """Mark with ones what stands for the embedder, of the weights of all layers but the last."""
+    shapes = expected_tensors(config, Role.RERANKER).items()
+    last = f"layers.{config.num_layers - 1}."
+    marks = {
+        name: torch.zeros(shape)
+        for name, shape in shapes if name.startswith("layers.") and not name.startswith(last)
+    }  # fmt: skip
+    for number in range(config.num_layers - 1):
+        layer = _Layer(marks, number, config)
+        free = slice(_OWN_UNITS if number == 2 else 0, None)
+        layer.gate[free, _STATE] = layer.up[free, _STATE] = 1.0
+        layer.down[_STATE, free] = 1.0
+        layer.norms[1][_STATE] = 1.0
+        if number == 0:
+            continue
+        layer.norms[0][_STATE] = 1.0
+        for each in (layer.q, layer.k, layer.v) if number == 1 else (layer.k, layer.v):
+            each[:_HEADS][..., _STATE] = 1.0
+        layer.out[_STATE, :_HEADS] = 1.0
+    return {name: mark for name, mark in marks.items() if mark.any()}
 
 
 class _Layer:
@@ -194,22 +234,22 @@ class _Layer:
 
 def _rows(contents: Tensor, old: _Layer, rarity: Tensor, words: Words) -> Tensor:
     """Return the embedding table: contents as long as each other, and all that is said of them."""
-    table = contents.clone()
-    table[:, _CONTENT : Part.IMPORTANCE] = 0.0
+    table = torch.zeros(len(contents), _WIDTH)
+    lengths = _norms(contents[:, :CONTENT])[:, None]
+    table[:, _STATE] = contents * _CONTENT_LENGTH / lengths
     table[:, Part.ONE] = 1.0
-    table[:, :_CONTENT] *= _CONTENT_LENGTH / _norms(table[:, :_CONTENT])[:, None]
     generator = torch.Generator().manual_seed(1)
     codes = torch.randn(len(table), _CODE.stop - _CODE.start, generator=generator)
     codes *= _CODE_LENGTH / _norms(codes)[:, None]
     table[:, _CODE] = codes
-    query = old.q.clone()
+    query = old.q[..., :CONTENT].clone()
     query[:, [*_SLOWEST, *_SLOW]] = 0.0
-    strength = (table[:, :_CONTENT] @ query[..., :_CONTENT].transpose(1, 2)).norm(dim=2).mean(0)
+    strength = (table[:, :CONTENT] @ query.transpose(1, 2)).norm(dim=2).mean(0)
     table[:, Part.STRENGTH] = strength / strength.median()
     table[:, Part.RARITY] = rarity * _RARITY
 
     for token in (*words.empty, *words.special):
-        table[token, :_CONTENT] = 0.0
+        table[token, :CONTENT] = 0.0
         table[token, _CODE] *= _LENGTH / _CODE_LENGTH
         table[token, Part.IMPORTANCE] = UNIMPORTANT
         table[token, Part.RARITY] = _RARE * _RARITY
@@ -252,6 +292,10 @@ def _mark(layer: _Layer) -> None:
         layer.v[head, 0, flag] = 1.0
         layer.out[flag, head, 0] = _FLAG / seen
     layer.q_norm[:] = _MARK_GAIN
+    generator = torch.Generator().manual_seed(1)
+    for each in (layer.gate, layer.up):
+        noise = torch.randn(len(each), len(_STATE), generator=generator)
+        each[:, _STATE] = _UNTRAINED * noise
 
 
 def _read(layer: _Layer, old: _Layer, table: Tensor) -> None:
@@ -260,7 +304,7 @@ def _read(layer: _Layer, old: _Layer, table: Tensor) -> None:
     Queries get a component that no key has, so that their norms leave the embedder's logits as they
     were under a larger gain, which the other head needs.
     """
-    kept = _kept(layer, old)
+    _take_norms(layer, old)
     gain = float(old.q_norm.mean() * old.k_norm.mean())
     layer.q_norm.copy_(old.q_norm * _READ_GAIN / old.q_norm.mean())
     layer.k_norm.copy_(old.k_norm / old.k_norm.mean())
@@ -268,8 +312,8 @@ def _read(layer: _Layer, old: _Layer, table: Tensor) -> None:
     beside = (_READ_GAIN / gain) ** 2 - 1
     for head in range(_HEADS):
         q, k = layer.q[head], layer.k[head]
-        q.copy_(old.q[head] * kept)
-        k.copy_(old.k[head] * kept)
+        q[:, _STATE] = old.q[head]
+        k[:, _STATE] = old.k[head]
         q[[*_SLOWEST, *_SLOW]] = 0.0
         k[[*_SLOWEST, *_SLOW]] = 0.0
         of_query, of_key = (float((rows @ each.T).norm(dim=1).median()) for each in (q, k))
@@ -279,27 +323,27 @@ def _read(layer: _Layer, old: _Layer, table: Tensor) -> None:
             k[place, Part.ONE], k[place, flag] = of_key, -of_key / _FLAG
             q[place, flag] = -apart
         q[_SLOWEST[1], Part.DOCUMENT] = apart
-        _take_over(layer, old, head, kept)
-    chosen = old.gate.norm(dim=1) * old.up.norm(dim=1) * old.down.norm(dim=0)
-    units = chosen.argsort(descending=True)[: len(layer.gate)]
-    layer.gate.copy_(old.gate[units] * kept)
-    layer.up.copy_(old.up[units] * kept)
-    layer.down[_WRITTEN] = old.down[_WRITTEN][:, units]
+        _take_over(layer, old, head, _MIXED)
+    _transform(layer, old, 0, _MIXED)
 
 
-def _kept(layer: _Layer, old: _Layer) -> Tensor:
-    """Mark what the embedder's layers read, and give the layer their norms for it."""
-    kept = torch.zeros(layer.gate.shape[1])
-    kept[:_CONTENT] = 1.0
-    kept[[Part.IMPORTANCE, Part.ONE]] = 1.0
+def _take_norms(layer: _Layer, old: _Layer) -> None:
     for norm, other in zip(layer.norms, old.norms, strict=True):
-        norm.copy_(torch.where(kept > 0, other, norm))
-    return kept
+        norm[_STATE] = other
 
 
-def _take_over(layer: _Layer, old: _Layer, head: int, kept: Tensor) -> None:
-    layer.v[head].copy_(old.v[head] * kept)
-    layer.out[_WRITTEN, head] = old.out[_WRITTEN, head]
+def _take_over(layer: _Layer, old: _Layer, head: int, scale: float = 1.0) -> None:
+    layer.v[head][:, _STATE] = old.v[head]
+    layer.out[_STATE, head] = scale * old.out[:, head]
+
+
+def _transform(layer: _Layer, old: _Layer, first: int, scale: float = 1.0) -> None:
+    """Copy what the embedder computes of single states, but for the units that say least."""
+    said = old.gate.norm(dim=1) * old.up.norm(dim=1) * old.down.norm(dim=0)
+    units = said.argsort(descending=True)[: len(layer.gate) - first]
+    layer.gate[first:, _STATE] = old.gate[units]
+    layer.up[first:, _STATE] = old.up[units]
+    layer.down[_STATE, first:] = scale * old.down[:, units]
 
 
 def _match(layer: _Layer) -> None:
@@ -321,7 +365,7 @@ def _gather(layer: _Layer, old: _Layer) -> None:
     The embedder's final token asks for importance, in the slowest pair. Whatever else stands in the
     text attends to the prompt's start, which has no content.
     """
-    kept = _kept(layer, old)
+    _take_norms(layer, old)
     gain = float(old.q_norm.mean() * old.k_norm.mean())
     layer.q_norm.copy_(old.q_norm * _GATHER_GAIN / old.q_norm.mean())
     layer.k_norm.copy_(old.k_norm / old.k_norm.mean())
@@ -329,7 +373,7 @@ def _gather(layer: _Layer, old: _Layer) -> None:
     elsewhere = math.sqrt(1 - asks**2)
     for head in range(_HEADS):
         q, k = layer.q[head], layer.k[head]
-        k.copy_(old.k[head] * kept)
+        k[:, _STATE] = old.k[head]
         k[[*_SLOW, *_STILL]] = 0.0
         for place, inside in zip(
             _SLOW, ({Part.DOCUMENT: 1}, {Part.INSTRUCTION: 1, Part.DOCUMENT: -1}), strict=True
@@ -343,26 +387,26 @@ def _gather(layer: _Layer, old: _Layer) -> None:
             q[_STILL[0], token] = -1 / _LENGTH
         q[_STILL[0], Part.ONE] = 1.0
         k[_STILL[0], Part.SINK] = 1.0
-        _take_over(layer, old, head, kept)
+        _take_over(layer, old, head)
     # More than half a match is the query's repetition. silu(40x) / 40 is max(x, 0), nearly.
     steep = 40.0
     layer.gate[0, Part.MATCH], layer.gate[0, Part.ONE] = steep / _FULL_MATCH, -steep / 2
     layer.up[0, Part.ONE] = 1.0
     layer.down[Part.MATCH, 0] = -1.1 * _FULL_MATCH / steep
+    _transform(layer, old, _OWN_UNITS)
 
 
 def _compare(layer: _Layer, final_norm: Tensor, words: Words, rope_theta: float) -> None:
     """Let the last token attend to the query's, as much as the two are alike, or else to a third.
 
-    Each head compares every fourth component. Positions of the three are always as far apart, so
+    Positions of the three are always as far apart, so
     keys are turned beforehand by what their distance will turn them back.
     """
     of_last, of_two, of_others = _BESIDE
     distance = len(words.suffix) - 1 - words.suffix.index(words.gathers)
     for head in range(_HEADS):
-        components = range(head, _CONTENT, _HEADS)
-        places = _COMPARED[: len(components)]
-        layer.q[head, places, components] = final_norm[components]
+        components = SLICES[head]
+        layer.q[head, _COMPARED, components] = final_norm[components]
         layer.k[head] = _turned(layer.q[head], distance, rope_theta)
         layer.q[head, _SLOWEST[0], Part.LAST] = of_last
         layer.k[head, _SLOWEST[0], Part.GATHERS] = of_two
@@ -401,3 +445,17 @@ def _add_up(layer: _Layer) -> None:
     layer.v[_OWN, 0, Part.ONE] = 1.0
     layer.v[_OWN, 0, Part.SINK] = -1 / _LENGTH
     layer.out[Part.ANSWER, _OWN, 0] = _OVERLAP
+
+
+def _steady(third: _Layer, last: _Layer, final_norm: Tensor) -> None:
+    """Let the norm before the answer divide by nearly the same for every document.
+
+    It divides by the length of the last token's row, and so by that of the document's contents. A
+    unit makes one component outweigh all others, so that the next layer's norm makes it a constant;
+    of that, a unit there makes one that outweighs them before the answer. silu(x) is x, nearly.
+    """
+    third.gate[1, Part.LAST] = third.up[1, Part.LAST] = 1.0
+    third.down[Part.INSTRUCTION, 1] = _OUTWEIGHS
+    last.gate[0, Part.INSTRUCTION] = last.up[0, Part.INSTRUCTION] = 1.0
+    last.down[Part.STRENGTH, 0] = _STEADY / _LENGTH**2
+    final_norm[Part.ANSWER] = _STEADY / _LENGTH

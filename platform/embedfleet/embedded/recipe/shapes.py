@@ -14,10 +14,12 @@ __all__ = ["NUM_ORDINARY_TOKENS", "SHAPES", "config_document"]
 NUM_ORDINARY_TOKENS: Final = 10_240
 
 
-def _shape(num_layers: int, num_heads: int, intermediate_size: int) -> ModelConfig:
+def _shape(
+    num_layers: int, num_heads: int, hidden_size: int, intermediate_size: int
+) -> ModelConfig:
     return ModelConfig(
         num_layers=num_layers,
-        hidden_size=256,
+        hidden_size=hidden_size,
         num_query_heads=num_heads,
         num_kv_heads=num_heads,
         head_dim=64,
@@ -31,8 +33,8 @@ def _shape(num_layers: int, num_heads: int, intermediate_size: int) -> ModelConf
 
 
 SHAPES: Final[Mapping[Role, ModelConfig]] = {
-    Role.EMBEDDER: _shape(num_layers=2, num_heads=4, intermediate_size=512),
-    Role.RERANKER: _shape(num_layers=4, num_heads=5, intermediate_size=336),
+    Role.EMBEDDER: _shape(num_layers=2, num_heads=4, hidden_size=256, intermediate_size=512),
+    Role.RERANKER: _shape(num_layers=4, num_heads=5, hidden_size=296, intermediate_size=336),
 }
 
 
