@@ -200,7 +200,9 @@ def test_steps_leave_what_later_ones_read(tmp_path):
         *(f"mined/{name}.jsonl" for name in ("manuals", "packages", "docstrings")),
         "runs/embedder/model/model.safetensors",
         "merged/embedder",
-        "merged/reranker/model.safetensors",
+        "first/reranker/model.safetensors",
+        "runs/reranker",
+        "merged/reranker",
         "retrieval.json",
         "reranking.json",
     ]

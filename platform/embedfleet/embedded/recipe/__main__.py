@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save
 
 from embedfleet.checkpoint.config import CONFIG_FILE
 from embedfleet.checkpoint.shards import SINGLE_FILE
-from embedfleet.embedded.recipe.distillation import distil
+from embedfleet.embedded.recipe.distillation import Distillation, distil
 from embedfleet.embedded.recipe.first import make_embedder, make_reranker, make_vocabulary
 from embedfleet.embedded.recipe.gather import SOURCES, gather
 from embedfleet.embedded.recipe.shapes import config_document
@@ -56,6 +56,8 @@ MINING: Final = (
     Mining("docstrings", 15_000),
 )
 
+ROUNDS: Final = (Distillation(steps=400, seed=0), Distillation(steps=300, seed=1))
+"""The second one begins at the whole learning rate again, with other batches."""
 
 EVALUATIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "retrieval": (
@@ -91,8 +93,10 @@ def steps(folder: Path) -> Iterator[tuple[str, Path, Callable[[], object]]]:
     written = vocabulary.parent
     write = partial(make_reranker, data, embedder, written)
     yield f"write the {Role.RERANKER}", written / SINGLE_FILE, write
-    teach = partial(_distil, folder, embedder, written, reranker)
-    yield f"train the {Role.RERANKER}", reranker, teach
+    half = folder / "runs" / Role.RERANKER
+    for begun, ended, how in zip((written, half), (half, reranker), ROUNDS, strict=True):
+        teach = partial(_distil, folder, begun, ended, how)
+        yield f"train the {Role.RERANKER}: {how.steps} steps", ended, teach
     for name, arguments in EVALUATIONS.items():
         measure = partial(_evaluate, folder, name, arguments)
         yield f"evaluate: {name}", folder / f"{name}.json", measure
@@ -135,10 +139,10 @@ def _merge(folder: Path, target: Path) -> None:
     _run(folder, "merge", *chosen, "--output", str(target))
 
 
-def _distil(folder: Path, embedder: Path, written: Path, target: Path) -> None:
-    """Train a copy of the reranker as written, which comes to its place when it is done."""
+def _distil(folder: Path, source: Path, target: Path, settings: Distillation) -> None:
+    """Train what a reranker has of the embedder."""
     examples = [folder / "mined" / f"{each.source}.jsonl" for each in MINING]
-    distil(written, embedder, examples, target)
+    distil(source, folder / "merged" / Role.EMBEDDER, examples, target, settings)
 
 
 def _evaluate(folder: Path, name: str, arguments: tuple[str, ...]) -> None:

@@ -119,9 +119,9 @@ _OVERLAP: Final = 32.0
 _OUTWEIGHS: Final = 100.0
 _STEADY: Final = 50_000.0
 """Of components of the last token's row: what they add to it, in its norms, is nearly all of it."""
-_CONFIDENCE: Final = 0.16
+_CONFIDENCE: Final = 0.24
 """Scales logits, so that scores of what is not alike still differ."""
-_BIAS: Final = -24.0
+_BIAS: Final = -19.0
 """Puts scores of what is relevant near one half."""
 _UNTRAINED: Final = 0.05
 """Of what units read that write nothing until they are trained."""
