@@ -87,7 +87,7 @@ def _search_all(endpoint: str, console: Console, num_questions: int) -> None:
         for question, _ in _load_questions()[:num_questions]:
             console.print(_search(client, question, corpus, index.vectors))
     console.print(
-        "The models that come with the package are small: 2 and 4 layers, 19 MB together. Name a "
+        "The models that come with the package are small: 2 and 4 layers, 20 MB together. Name a "
         "published model in the manifest for better results."
     )
 

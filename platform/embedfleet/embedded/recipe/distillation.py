@@ -165,10 +165,12 @@ def distil(
             sys.stderr.write(f"step {step}: {agreement}\n")
     tensors = load_file(scorer / SINGLE_FILE)
     tensors |= {f"model.{name}": each.detach() for name, each in pair.trained.items()}
-    target.mkdir(parents=True)
+    part = target.with_name(f"{target.name}.part")
+    part.mkdir(parents=True, exist_ok=True)
     for name in (CONFIG_FILE, TOKENIZER_FILE):
-        shutil.copyfile(scorer / name, target / name)
-    save_file(tensors, target / SINGLE_FILE, metadata={"format": "pt"})
+        shutil.copyfile(scorer / name, part / name)
+    save_file(tensors, part / SINGLE_FILE, metadata={"format": "pt"})
+    part.rename(target)
     return seen
 
 
