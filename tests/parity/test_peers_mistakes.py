@@ -35,6 +35,8 @@ from embedfleet.messages import (
 from embedfleet.tokenization import EmbeddingTokenizer, RerankingTokenizer, Tokenizer
 from embedfleet.vectors import Finish, check_dimension, finish
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 OPTIONS = EngineOptions(device="cpu", dtype="float32", num_threads=1)
 TOLERANCE = 2e-5
 TEXTS = (
@@ -78,14 +80,6 @@ class Official:
         logits = self.model(torch.tensor([ids])).logits[0, -1]
         no, yes = (self.tokenizer.token_to_id(answer) for answer in ("no", "yes"))
         return torch.log_softmax(logits[[no, yes]], 0)[1].exp().item()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,6 @@ def cached(cache: Path, name: str, commit: str) -> Path:
 
 ASK = """
 import runpy, sys
-from embedfleet.embedded.recipe.shapes import SHAPES
 from embedfleet.errors import CheckpointError
 resolve = runpy.run_path(sys.argv[1])["resolve"]
 for source in sys.argv[2:]:

@@ -17,17 +17,10 @@ from embedfleet.embedded.recipe.scorer import copied_parts
 from embedfleet.embedded.recipe.shapes import SHAPES
 from embedfleet.messages import Role
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PARTS = {f"model.{name}": mark for name, mark in copied_parts(SHAPES[Role.RERANKER]).items()}
 FEW = Distillation(steps=20, queries=2, documents=2, learning_rate=3e-4)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Operations this small wait for other threads longer than they compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -16,16 +16,9 @@ from embedfleet.engine.torch.engine import load_engine
 from embedfleet.messages import Role
 from embedfleet.tokenization.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FINAL, VOCAB = 99, 100
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Operations this small wait for other threads longer than they compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def shape(

@@ -48,7 +48,7 @@ _REPORT_STEPS: Final = 20
 class Distillation:
     """How a scorer is trained: documents are those of one query, its answer and negatives."""
 
-    steps: int = 400
+    steps: int
     queries: int = 8
     documents: int = 8
     learning_rate: float = 1e-4
@@ -127,7 +127,7 @@ def distil(
     embedder: Path,
     examples: Sequence[Path],
     target: Path,
-    settings: Distillation | None = None,
+    settings: Distillation,
 ) -> list[Agreement]:
     """Train a scorer's copy of an embedder.
 
@@ -146,7 +146,6 @@ def distil(
     """
     if target.exists():
         raise FileExistsError(f"{target} is there already. Remove it, or name another folder.")
-    settings = settings or Distillation()
     batches = _Batches(scorer, embedder, examples, settings)
     pair = _Pair(scorer, embedder, batches.words)
     optimizer = torch.optim.Adam(pair.trained.values(), betas=(0.9, 0.98))

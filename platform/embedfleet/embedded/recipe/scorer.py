@@ -77,7 +77,7 @@ _COMPARED: Final = [*range(31), *range(32, 63)]
 SLICES: Final = [range(head, _HEADS * len(_COMPARED), _HEADS) for head in range(_HEADS)]
 """Components of contents that are compared, by head."""
 
-_WIDTH: Final = 296
+_WIDTH: Final = Part.ONE + 1
 _LENGTH: Final = math.sqrt(_WIDTH)
 """Of a row. Norms divide by it, so that a row's components are as they are written here."""
 _CONTENT_LENGTH: Final = 16.0
@@ -164,7 +164,7 @@ def scorer_weights(
         embedder: Two layers of four heads, by canonical name; the last one takes means.
         rarity: Inverse document frequencies: (vocab,).
         embedder_config: Of the embedder.
-        config: As wide, with four layers and a head more.
+        config: Four layers, a head more, and rows with every `Part`.
         words: Of the vocabulary.
 
     Returns:
@@ -399,8 +399,8 @@ def _gather(layer: _Layer, old: _Layer) -> None:
 def _compare(layer: _Layer, final_norm: Tensor, words: Words, rope_theta: float) -> None:
     """Let the last token attend to the query's, as much as the two are alike, or else to a third.
 
-    Positions of the three are always as far apart, so
-    keys are turned beforehand by what their distance will turn them back.
+    Positions of the three are always as far apart, so keys are turned beforehand by what their
+    distance will turn them back.
     """
     of_last, of_two, of_others = _BESIDE
     distance = len(words.suffix) - 1 - words.suffix.index(words.gathers)
@@ -453,6 +453,7 @@ def _steady(third: _Layer, last: _Layer, final_norm: Tensor) -> None:
     It divides by the length of the last token's row, and so by that of the document's contents. A
     unit makes one component outweigh all others, so that the next layer's norm makes it a constant;
     of that, a unit there makes one that outweighs them before the answer. silu(x) is x, nearly.
+    Nothing else reads these two components from there on.
     """
     third.gate[1, Part.LAST] = third.up[1, Part.LAST] = 1.0
     third.down[Part.INSTRUCTION, 1] = _OUTWEIGHS
