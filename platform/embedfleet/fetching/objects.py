@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ObjectFiles", "gcs_store", "s3_store"]
 
-_CHUNK_BYTES: Final = 1 << 16
+# As they come: what waits for a chunk to fill is lost when the rest does not come.
+_CHUNK_BYTES: Final = 1
 # The whole answer counts: a large file takes hours, and silence is what means failure.
 _CLIENT: Final[ClientConfig] = {
     "connect_timeout": timedelta(seconds=30),
