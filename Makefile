@@ -6,7 +6,7 @@ UV := $(shell command -v uv || echo .cache/uv/bin/uv)
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
-.PHONY: help setup demo up down check test lint types layers unit integration chaos soak bench protos crds docs tools models lock clean
+.PHONY: help setup demo up down check test test-fleets test-clusters lint types layers unit integration chaos soak bench protos crds docs tools models lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -50,17 +50,14 @@ layers: setup ## The architecture, checked
 unit: setup ## Fast tests of pure code
 	OMP_NUM_THREADS=1 $(PYTEST) -q -n auto --dist worksteal tests/unit tests/contract
 
-PARTS := fleets clusters whole
+test: check tools ## Everything: the two halves often wait, so they run side by side
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going test-fleets test-clusters
 
-test: check tools ## Everything: what takes long mostly waits, so its parts run side by side
-	@$(MAKE) --no-print-directory --jobs=3 --keep-going $(PARTS:%=test-%)
+test-fleets: setup ## Fleets on this machine, training, and what peers compute
+	@set -o pipefail; $(PYTEST) tests/integration tests/tuning tests/parity 2>&1 | sed -u 's/^/[fleets]   /'
 
-test-fleets: TESTS := tests/integration
-test-clusters: TESTS := tests/clusters
-test-whole: TESTS := tests/e2e tests/parity tests/tuning
-
-test-%: setup ## One of them: fleets here, the operator on real control planes, whole chains
-	@set -o pipefail; $(PYTEST) $(TESTS) 2>&1 | sed -u 's/^/[$*] /'
+test-clusters: setup ## The operator on real control planes, and the whole chain
+	@set -o pipefail; $(PYTEST) tests/clusters tests/e2e 2>&1 | sed -u 's/^/[clusters] /'
 
 chaos: setup tools ## Do one thing after the other to a fleet under traffic: about 40 minutes
 	@$(BIN)/python tests/e2e/chaos.py $(ARGS)

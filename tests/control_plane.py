@@ -37,6 +37,8 @@ __all__ = [
     "wait",
 ]
 
+_STOP_SECONDS: Final = 5
+"""An API server with open watches never ends by itself; it keeps nothing that could be lost."""
 READY_SECONDS: Final = 120
 """A machine that builds something else meanwhile needs most of it; an idle one needs 5."""
 
@@ -243,7 +245,7 @@ def process(folder: Path, program: str, *arguments: str) -> Iterator[subprocess.
     finally:
         process.terminate()
         try:
-            process.wait(20)
+            process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

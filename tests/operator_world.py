@@ -16,8 +16,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
-from control_plane import ControlPlane
+import aiohttp
+from control_plane import ADMIN, ControlPlane
 from kubernetes.aio.client import ApiClient
 from operator_rights import ACCOUNT, address, lease_rights
 
@@ -254,21 +254,23 @@ async def wired(plane: ControlPlane, fault: Fault = no_fault) -> AsyncIterator[W
 @asynccontextmanager
 async def _patient(plane: ControlPlane) -> AsyncIterator[Send]:
     """Open connections of a user, who waits as long as it takes."""
-    with plane.client() as known:
-        headers = dict(known.headers)
+    headers = {"Authorization": f"Bearer {ADMIN}"}
     context = ssl.create_default_context(cafile=plane.folder / "certs" / "apiserver.crt")
-    async with httpx.AsyncClient(
-        base_url=plane.url, headers=headers, verify=context, timeout=PATIENCE_SECONDS
-    ) as client:
+    async with aiohttp.ClientSession(
+        plane.url, headers=headers, timeout=aiohttp.ClientTimeout(PATIENCE_SECONDS),
+        # Few, and kept: a handshake costs more than a list.
+        connector=aiohttp.TCPConnector(ssl=context, limit=2, keepalive_timeout=PATIENCE_SECONDS),
+    ) as client:  # fmt: skip
 
         async def send(request: Request) -> Answer:
             while True:
-                response = await client.request(
+                async with client.request(
                     request.method, request.path, params=dict(request.query), json=request.body
-                )
+                ) as response:
+                    content = await response.read()
                 # Storage of a kind starts with its first request.
-                if response.status_code not in (429, 503):
-                    return Answer(response.status_code, response.content)
+                if response.status not in (429, 503):
+                    return Answer(response.status, content)
                 await asyncio.sleep(0.2)
 
         yield send

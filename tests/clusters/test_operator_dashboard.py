@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from control_plane import ControlPlane
 from memory_serve import Serve, guests
-from operator_course import FIRST, REASON, Course, change, prepared, rests, rollout, undisturbed
+from operator_course import FIRST, REASON, Course, change, rests, rollout
 
 from embedfleet.local.ports import free_ports
 from embedfleet_operator.acting.serve_clusters import RestCluster
@@ -20,17 +20,6 @@ pytestmark = [
     pytest.mark.skipif(bool(REASON), reason=REASON or "everything is there"),
     pytest.mark.timeout(900),
 ]
-
-
-@pytest.fixture(scope="module")
-def plane() -> Iterator[ControlPlane]:
-    with prepared() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def course(plane: ControlPlane) -> Course:
-    return undisturbed(plane)
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -17,10 +17,8 @@ from operator_course import (
     Course,
     change,
     comes_to_rest,
-    prepared,
     rests,
     rollout,
-    undisturbed,
 )
 from operator_world import Crash, Fault, Wire, is_write
 
@@ -34,17 +32,6 @@ pytestmark = [
 AT_ONCE = 8
 RESYNC_SECONDS = 4.0
 """Time between two lists, which make good for events that were lost."""
-
-
-@pytest.fixture(scope="module")
-def plane() -> Iterator[ControlPlane]:
-    with prepared() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def course(plane: ControlPlane) -> Course:
-    return undisturbed(plane)
 
 
 def crash_at(n: int, crashed: set[int]) -> Fault:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Iterator
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 
 import pytest
 from control_plane import ControlPlane
 from memory_serve import Guest, Serve, guests
-from operator_course import FIRST, REASON, prepared
+from operator_course import FIRST, REASON
 from operator_world import Wire, World, operating, wired
 
 from embedfleet_operator.cluster.api import Answer, ApiError, Request, Send
@@ -25,12 +24,6 @@ pytestmark = [
 
 TAKES_OVER_SECONDS = 60.0
 """A lease of 15 s, two attempts to take it, and what a busy machine adds."""
-
-
-@pytest.fixture(scope="module")
-def plane() -> Iterator[ControlPlane]:
-    with prepared() as running:
-        yield running
 
 
 async def keep_changing(world: World) -> None:
