@@ -10,7 +10,8 @@ from embedfleet.checkpoint.config import ModelConfig
 from embedfleet.embedded.recipe.bag import Bag, BagTraining, first_bag, train_bag
 from embedfleet.embedded.recipe.first import prompt_words
 from embedfleet.embedded.recipe.layers import bag_weights
-from embedfleet.embedded.recipe.scorer import Words, scorer_weights
+from embedfleet.embedded.recipe.scorer import scorer_weights
+from embedfleet.embedded.recipe.scorer_rows import Words
 from embedfleet.engine import EngineOptions
 from embedfleet.engine.torch.engine import load_engine
 from embedfleet.messages import Role

@@ -27,7 +27,8 @@ from embedfleet.catalog import DEFAULT_INSTRUCTION
 from embedfleet.checkpoint.config import CONFIG_FILE
 from embedfleet.checkpoint.shards import SINGLE_FILE
 from embedfleet.embedded.recipe.first import prompt_words
-from embedfleet.embedded.recipe.scorer import CONTENT, SLICES, Words, copied_parts
+from embedfleet.embedded.recipe.scorer import SLICES, copied_parts
+from embedfleet.embedded.recipe.scorer_rows import CONTENT, Words
 from embedfleet.embedded.recipe.shapes import SHAPES
 from embedfleet.embedded.vocabulary import FINAL_TOKEN
 from embedfleet.messages import Role

@@ -18,7 +18,8 @@ from embedfleet.checkpoint.config import CONFIG_FILE
 from embedfleet.checkpoint.shards import SINGLE_FILE
 from embedfleet.embedded.recipe.bag import BagTraining, first_bag, train_bag
 from embedfleet.embedded.recipe.layers import NUM_RESERVED, bag_weights
-from embedfleet.embedded.recipe.scorer import Words, scorer_weights
+from embedfleet.embedded.recipe.scorer import scorer_weights
+from embedfleet.embedded.recipe.scorer_rows import Words
 from embedfleet.embedded.recipe.shapes import NUM_ORDINARY_TOKENS, SHAPES, config_document
 from embedfleet.embedded.recipe.teacher import spelling_vectors
 from embedfleet.embedded.vocabulary import FINAL_TOKEN, small

@@ -14,17 +14,13 @@ again inside of it, part by part:
 
 What is done again is not quite what the embedder does; `distillation.py` trains it.
 
-    row of a token: [content (254) | code (29) | `Part` (13)]
-
-Codes are random and tell tokens apart; contents tell what they mean.
+A token's row is in `scorer_rows.py`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import IntEnum
 from typing import Final
 
 import torch
@@ -32,37 +28,23 @@ from torch import Tensor
 
 from embedfleet.checkpoint.config import ModelConfig
 from embedfleet.checkpoint.layout import EMBEDDING, expected_tensors
-from embedfleet.embedded.recipe.layers import UNIMPORTANT
+from embedfleet.embedded.recipe.scorer_rows import (
+    CODE,
+    CONTENT,
+    FLAG,
+    LENGTH,
+    OPENING_ONE,
+    STATE,
+    Part,
+    Words,
+    token_rows,
+)
 from embedfleet.messages import Role
 
-__all__ = ["CONTENT", "SLICES", "Words", "copied_parts", "scorer_weights"]
+__all__ = ["SLICES", "copied_parts", "scorer_weights"]
 
 Weights = Mapping[str, Tensor]
 
-
-class Part(IntEnum):
-    """Components of a token's row after its content and its code."""
-
-    CONSTANT = 283
-    INSTRUCTION = 284
-    STRENGTH = 285
-    SINK = 286
-    DOCUMENT = 287
-    QUERY = 288
-    MATCH = 289
-    GATHERS = 290
-    ANSWER = 291
-    LAST = 292
-    RARITY = 293
-    IMPORTANCE = 294
-    ONE = 295
-
-
-CONTENT: Final = 254
-"""Components that tell what a token means, of the embedder's states as well."""
-_CODE: Final = slice(CONTENT, Part.CONSTANT)
-_STATE: Final = [*range(CONTENT), Part.IMPORTANCE, Part.CONSTANT]
-"""Where the components of the embedder's states are here."""
 _HEADS: Final = 4
 """Of the embedder; the last head is the scorer's own."""
 _OWN: Final = _HEADS
@@ -77,21 +59,9 @@ _COMPARED: Final = [*range(31), *range(32, 63)]
 SLICES: Final = [range(head, _HEADS * len(_COMPARED), _HEADS) for head in range(_HEADS)]
 """Components of contents that are compared, by head."""
 
-_WIDTH: Final = Part.ONE + 1
-_LENGTH: Final = math.sqrt(_WIDTH)
-"""Of a row. Norms divide by it, so that a row's components are as they are written here."""
-_CONTENT_LENGTH: Final = 16.0
 _MIXED: Final = 1.26
 """Scales what the embedder's first layer adds to contents, whose lengths differ there."""
-_CODE_LENGTH: Final = 2.65
-_FLAG: Final = 2.0
-_OPENING_ONE: Final = (_LENGTH + _FLAG) / _FLAG
-"""Constant of the words that open a part: as large as their flag is too large, so that differences
-of the two stay zero."""
-_RARITY: Final = 0.25
 _FULL_MATCH: Final = 2.0
-_RARE: Final = -20.0
-"""Less rare than any token: words of the prompt never match."""
 
 _MARK_GAIN: Final = 6.0
 _READ_GAIN: Final = 5.0
@@ -107,51 +77,20 @@ _COMMON: Final = 12.0
 """Logit that a full match adds."""
 _OTHER_PART: Final = 60.0
 """Logit that tokens lack which are not the document's."""
-_SINK_LOGIT: Final = 5.0
+_SINK_LOGIT: Final = 6.8
 """Of nothing: so large that matches beside it add up."""
-_RARITY_WEIGHT: Final = 0.25
-"""Logit for each unit of inverse document frequency: weights are nearly proportional to that."""
+_RARITY_POWER: Final = 1.25
+"""Of an inverse document frequency: what a match weighs."""
 _ALIKE, _UNLIKE = 1 / 2.6, -1 / 9.1
 """What a head that compares reads of the token that stands for the query, and of the third."""
 _SIMILARITY: Final = 4.0
-_OVERLAP: Final = 32.0
+_OVERLAP: Final = 47.0
 """Weights, in the answer, of each head that compares and of all matches."""
 _OUTWEIGHS: Final = 100.0
 _STEADY: Final = 50_000.0
 """Of components of the last token's row: what they add to it, in its norms, is nearly all of it."""
-_CONFIDENCE: Final = 0.24
-"""Scales logits, so that scores of what is not alike still differ."""
-_BIAS: Final = -19.0
-"""Puts scores of what is relevant near one half."""
 _UNTRAINED: Final = 0.05
 """Of what units read that write nothing until they are trained."""
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """Ids of the tokens that mean something to the prompt.
-
-    Attributes:
-        instruction: Opens the instruction.
-        start: Opens the prompt and its turns; what looks for nothing attends to it.
-        suffix: Ends the prompt; the answer is read after it.
-        gathers: The one of the suffix that takes the query's content.
-        rests: The one of the suffix that stands for a query that is not like the document.
-        empty: Those of the prompt that say nothing.
-        special: Added tokens.
-    """
-
-    instruction: int
-    query: int
-    document: int
-    start: int
-    suffix: tuple[int, ...]
-    gathers: int
-    rests: int
-    empty: tuple[int, ...]
-    yes: int
-    no: int
-    special: tuple[int, ...]
 
 
 def scorer_weights(
@@ -176,7 +115,9 @@ def scorer_weights(
     }
     first, second, third, last = (_Layer(weights, i, config) for i in range(4))
     old = [_Layer(embedder, i, embedder_config) for i in range(2)]
-    weights[EMBEDDING] = _rows(embedder[EMBEDDING], old[0], rarity, words)
+    query = old[0].q[..., :CONTENT].clone()
+    query[:, [*_SLOWEST, *_SLOW]] = 0.0
+    weights[EMBEDDING] = token_rows(embedder[EMBEDDING], query, rarity, words)
     _mark(first)
     _read(second, old[0], weights[EMBEDDING])
     _match(second)
@@ -198,15 +139,15 @@ def copied_parts(config: ModelConfig) -> dict[str, Tensor]:
     for number in range(config.num_layers - 1):
         layer = _Layer(marks, number, config)
         free = slice(_OWN_UNITS if number == 2 else 0, None)
-        layer.gate[free, _STATE] = layer.up[free, _STATE] = 1.0
-        layer.down[_STATE, free] = 1.0
-        layer.norms[1][_STATE] = 1.0
+        layer.gate[free, STATE] = layer.up[free, STATE] = 1.0
+        layer.down[STATE, free] = 1.0
+        layer.norms[1][STATE] = 1.0
         if number == 0:
             continue
-        layer.norms[0][_STATE] = 1.0
+        layer.norms[0][STATE] = 1.0
         for each in (layer.q, layer.k, layer.v) if number == 1 else (layer.k, layer.v):
-            each[:_HEADS][..., _STATE] = 1.0
-        layer.out[_STATE, :_HEADS] = 1.0
+            each[:_HEADS][..., STATE] = 1.0
+        layer.out[STATE, :_HEADS] = 1.0
     return {name: mark for name, mark in marks.items() if mark.any()}
 
 
@@ -232,70 +173,20 @@ class _Layer:
         )
 
 
-def _rows(contents: Tensor, old: _Layer, rarity: Tensor, words: Words) -> Tensor:
-    """Return the embedding table: contents as long as each other, and all that is said of them."""
-    table = torch.zeros(len(contents), _WIDTH)
-    lengths = _norms(contents[:, :CONTENT])[:, None]
-    table[:, _STATE] = contents * _CONTENT_LENGTH / lengths
-    table[:, Part.ONE] = 1.0
-    generator = torch.Generator().manual_seed(1)
-    codes = torch.randn(len(table), _CODE.stop - _CODE.start, generator=generator)
-    codes *= _CODE_LENGTH / _norms(codes)[:, None]
-    table[:, _CODE] = codes
-    query = old.q[..., :CONTENT].clone()
-    query[:, [*_SLOWEST, *_SLOW]] = 0.0
-    strength = (table[:, :CONTENT] @ query.transpose(1, 2)).norm(dim=2).mean(0)
-    table[:, Part.STRENGTH] = strength / strength.median()
-    table[:, Part.RARITY] = rarity * _RARITY
-
-    for token in (*words.empty, *words.special):
-        table[token, :CONTENT] = 0.0
-        table[token, _CODE] *= _LENGTH / _CODE_LENGTH
-        table[token, Part.IMPORTANCE] = UNIMPORTANT
-        table[token, Part.RARITY] = _RARE * _RARITY
-    opening = (words.instruction, words.query, words.document)
-    for token, flag in zip(opening, (Part.INSTRUCTION, Part.QUERY, Part.DOCUMENT), strict=True):
-        one, importance = _OPENING_ONE, -_OPENING_ONE
-        _set(table, token, {flag: _LENGTH, Part.ONE: one, Part.IMPORTANCE: importance})
-    resting = {Part.ONE: 1.0, Part.IMPORTANCE: UNIMPORTANT}
-    _set(table, words.start, {Part.SINK: _LENGTH, Part.ONE: 1.0})
-    _set(table, words.gathers, {Part.GATHERS: _LENGTH, **resting})
-    _set(table, words.rests, {Part.ANSWER: _LENGTH, **resting})
-    _set(table, words.suffix[-1], {Part.LAST: _LENGTH, Part.ANSWER: _BIAS, **resting})
-    for token in (words.start, words.gathers, words.rests, words.suffix[-1]):
-        # They match themselves, and so nothing else.
-        table[token, _CODE] = codes[token]
-    # The answer is read in one component alone: the two rows differ in no other.
-    table[words.no] = table[words.yes]
-    table[words.yes, Part.ANSWER], table[words.no, Part.ANSWER] = _CONFIDENCE, -_CONFIDENCE
-    return table
-
-
-def _set(table: Tensor, token: int, components: Mapping[Part, float]) -> None:
-    table[token] = 0.0
-    for component, value in components.items():
-        table[token, component] = value
-
-
-def _norms(rows: Tensor) -> Tensor:
-    norms: Tensor = rows.norm(dim=-1)
-    return norms.clamp_min(1e-6)
-
-
 def _mark(layer: _Layer) -> None:
     """Flag what comes after the three words: each token looks for them and else finds nothing."""
-    seen = _LENGTH**2 / math.sqrt(_LENGTH**2 + 2 * _OPENING_ONE**2)
+    seen = LENGTH**2 / math.sqrt(LENGTH**2 + 2 * OPENING_ONE**2)
     for head, flag in enumerate((Part.DOCUMENT, Part.QUERY, Part.INSTRUCTION)):
         layer.q[head, _SLOWEST[0], Part.ONE] = 1.0
         layer.k[head, _SLOWEST[0], flag] = 1.0
         layer.k[head, _SLOWEST[0], Part.ONE] = -0.2
         layer.v[head, 0, flag] = 1.0
-        layer.out[flag, head, 0] = _FLAG / seen
+        layer.out[flag, head, 0] = FLAG / seen
     layer.q_norm[:] = _MARK_GAIN
     generator = torch.Generator().manual_seed(1)
     for each in (layer.gate, layer.up):
-        noise = torch.randn(len(each), len(_STATE), generator=generator)
-        each[:, _STATE] = _UNTRAINED * noise
+        noise = torch.randn(len(each), len(STATE), generator=generator)
+        each[:, STATE] = _UNTRAINED * noise
 
 
 def _read(layer: _Layer, old: _Layer, table: Tensor) -> None:
@@ -312,15 +203,15 @@ def _read(layer: _Layer, old: _Layer, table: Tensor) -> None:
     beside = (_READ_GAIN / gain) ** 2 - 1
     for head in range(_HEADS):
         q, k = layer.q[head], layer.k[head]
-        q[:, _STATE] = old.q[head]
-        k[:, _STATE] = old.k[head]
+        q[:, STATE] = old.q[head]
+        k[:, STATE] = old.k[head]
         q[[*_SLOWEST, *_SLOW]] = 0.0
         k[[*_SLOWEST, *_SLOW]] = 0.0
         of_query, of_key = (float((rows @ each.T).norm(dim=1).median()) for each in (q, k))
         q[_SLOW[0], Part.STRENGTH] = of_query * math.sqrt(beside * (1 - _APART**2))
-        apart = of_query * math.sqrt(beside) * _APART / _FLAG
+        apart = of_query * math.sqrt(beside) * _APART / FLAG
         for place, flag in zip(_SLOWEST, (Part.DOCUMENT, Part.INSTRUCTION), strict=True):
-            k[place, Part.ONE], k[place, flag] = of_key, -of_key / _FLAG
+            k[place, Part.ONE], k[place, flag] = of_key, -of_key / FLAG
             q[place, flag] = -apart
         q[_SLOWEST[1], Part.DOCUMENT] = apart
         _take_over(layer, old, head, _MIXED)
@@ -329,33 +220,33 @@ def _read(layer: _Layer, old: _Layer, table: Tensor) -> None:
 
 def _take_norms(layer: _Layer, old: _Layer) -> None:
     for norm, other in zip(layer.norms, old.norms, strict=True):
-        norm[_STATE] = other
+        norm[STATE] = other
 
 
 def _take_over(layer: _Layer, old: _Layer, head: int, scale: float = 1.0) -> None:
-    layer.v[head][:, _STATE] = old.v[head]
-    layer.out[_STATE, head] = scale * old.out[:, head]
+    layer.v[head][:, STATE] = old.v[head]
+    layer.out[STATE, head] = scale * old.out[:, head]
 
 
 def _transform(layer: _Layer, old: _Layer, first: int, scale: float = 1.0) -> None:
     """Copy what the embedder computes of single states, but for the units that say least."""
     said = old.gate.norm(dim=1) * old.up.norm(dim=1) * old.down.norm(dim=0)
     units = said.argsort(descending=True)[: len(layer.gate) - first]
-    layer.gate[first:, _STATE] = old.gate[units]
-    layer.up[first:, _STATE] = old.up[units]
-    layer.down[_STATE, first:] = scale * old.down[:, units]
+    layer.gate[first:, STATE] = old.gate[units]
+    layer.up[first:, STATE] = old.up[units]
+    layer.down[STATE, first:] = scale * old.down[:, units]
 
 
 def _match(layer: _Layer) -> None:
     """Let a token attend to tokens of its code, and tell which share of them is the query's."""
-    codes = torch.eye(_CODE.stop - _CODE.start)
-    layer.q[_OWN, _CODE_PLACES, _CODE] = codes
-    layer.k[_OWN, _CODE_PLACES, _CODE] = codes
+    codes = torch.eye(CODE.stop - CODE.start)
+    layer.q[_OWN, _CODE_PLACES, CODE] = codes
+    layer.k[_OWN, _CODE_PLACES, CODE] = codes
     layer.q[_OWN, _SLOWEST[0], Part.ONE] = -1.0
     layer.k[_OWN, _SLOWEST[0], Part.ONE] = 1.0
-    layer.k[_OWN, _SLOWEST[0], Part.QUERY] = -1 / _FLAG
-    layer.v[_OWN, 0, Part.QUERY] = 1 / _FLAG
-    layer.v[_OWN, 0, Part.DOCUMENT] = -1 / _FLAG
+    layer.k[_OWN, _SLOWEST[0], Part.QUERY] = -1 / FLAG
+    layer.v[_OWN, 0, Part.QUERY] = 1 / FLAG
+    layer.v[_OWN, 0, Part.DOCUMENT] = -1 / FLAG
     layer.out[Part.MATCH, _OWN, 0] = _FULL_MATCH
 
 
@@ -373,18 +264,18 @@ def _gather(layer: _Layer, old: _Layer) -> None:
     elsewhere = math.sqrt(1 - asks**2)
     for head in range(_HEADS):
         q, k = layer.q[head], layer.k[head]
-        k[:, _STATE] = old.k[head]
+        k[:, STATE] = old.k[head]
         k[[*_SLOW, *_STILL]] = 0.0
         for place, inside in zip(
             _SLOW, ({Part.DOCUMENT: 1}, {Part.INSTRUCTION: 1, Part.DOCUMENT: -1}), strict=True
         ):
             k[place, Part.ONE] = _ELSEWHERE
             for flag, sign in inside.items():
-                k[place, flag] = -sign * _ELSEWHERE / _FLAG
+                k[place, flag] = -sign * _ELSEWHERE / FLAG
         for place, token in zip(_SLOW, (Part.LAST, Part.GATHERS), strict=True):
             q[_SLOWEST[0], token] = asks
             q[place, token] = -elsewhere
-            q[_STILL[0], token] = -1 / _LENGTH
+            q[_STILL[0], token] = -1 / LENGTH
         q[_STILL[0], Part.ONE] = 1.0
         k[_STILL[0], Part.SINK] = 1.0
         _take_over(layer, old, head)
@@ -435,15 +326,15 @@ def _add_up(layer: _Layer) -> None:
     place, beside = _SLOWEST[0], _SLOW[0]
     layer.q[_OWN, place, Part.LAST] = 1.0
     key = layer.k[_OWN, place]
-    key[Part.RARITY] = _RARITY_WEIGHT / _RARITY
+    key[Part.RARITY] = _RARITY_POWER
     # What the query has once and the document for the first time is near one half.
     key[Part.MATCH] = _COMMON / 0.45 / _FULL_MATCH
-    key[Part.DOCUMENT] = _OTHER_PART / _FLAG
+    key[Part.DOCUMENT] = _OTHER_PART / FLAG
     key[Part.ONE] = -_COMMON - _OTHER_PART
-    key[Part.SINK] = (_SINK_LOGIT + _COMMON) / _LENGTH
+    key[Part.SINK] = (_SINK_LOGIT + _COMMON) / LENGTH
     layer.k[_OWN, beside, Part.ONE] = math.sqrt(len(layer.q_norm)) * _COMPARE_GAIN
     layer.v[_OWN, 0, Part.ONE] = 1.0
-    layer.v[_OWN, 0, Part.SINK] = -1 / _LENGTH
+    layer.v[_OWN, 0, Part.SINK] = -1 / LENGTH
     layer.out[Part.ANSWER, _OWN, 0] = _OVERLAP
 
 
@@ -458,5 +349,5 @@ def _steady(third: _Layer, last: _Layer, final_norm: Tensor) -> None:
     third.gate[1, Part.LAST] = third.up[1, Part.LAST] = 1.0
     third.down[Part.INSTRUCTION, 1] = _OUTWEIGHS
     last.gate[0, Part.INSTRUCTION] = last.up[0, Part.INSTRUCTION] = 1.0
-    last.down[Part.STRENGTH, 0] = _STEADY / _LENGTH**2
-    final_norm[Part.ANSWER] = _STEADY / _LENGTH
+    last.down[Part.STRENGTH, 0] = _STEADY / LENGTH**2
+    final_norm[Part.ANSWER] = _STEADY / LENGTH
