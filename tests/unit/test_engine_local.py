@@ -45,3 +45,10 @@ def test_scores_come_back_in_order_as_probabilities() -> None:
 def test_importing_the_package_does_not_import_torch() -> None:
     code = "import sys, embedfleet.engine, embedfleet.engine.echo; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("module", ["engine.torch.engine", "tuning.launching"])
+def test_who_compiles_nothing_waits_for_no_compiler(module: str) -> None:
+    """It takes as long to import as the rest of torch, at every start of a replica or worker."""
+    code = f"import sys, embedfleet.{module}; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

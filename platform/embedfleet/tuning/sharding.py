@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from embedfleet.tuning.models import TrainedModel
 from embedfleet.tuning.sections import Dtype
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 __all__ = ["local_like", "shard", "whole"]
 
@@ -30,7 +32,7 @@ def shard(model: TrainedModel, precision: Dtype) -> None:
 
 def whole(tensor: Tensor) -> Tensor:
     """Return all of a tensor, gathered by every worker if it is shared out."""
-    if isinstance(tensor, DTensor):
+    if _shared_out(tensor):
         gathered: Tensor = tensor.full_tensor()
         return gathered
     return tensor
@@ -38,6 +40,13 @@ def whole(tensor: Tensor) -> Tensor:
 
 def local_like(value: Tensor, like: Tensor) -> Tensor:
     """Return a whole tensor's part, shared out and placed like another."""
-    if isinstance(like, DTensor):
+    if _shared_out(like):
+        from torch.distributed.tensor import distribute_tensor
+
         return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
     return value.to(like.device)
+
+
+def _shared_out(tensor: Tensor) -> TypeGuard[DTensor]:
+    """Tell by what only a `DTensor` has: importing it takes a second, and one worker has none."""
+    return hasattr(tensor, "device_mesh")

@@ -18,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch.nn.attention.varlen import varlen_attn
 
 from embedfleet.batching.packing import PackedBatch
 
-__all__ = ["RowAttention", "SegmentAttention", "VarlenAttention", "key_layout", "varlen_supports"]
+__all__ = ["RowAttention", "SegmentAttention", "VarlenAttention", "key_layout", "varlen_kernel"]
+
+Kernel = Callable[..., Any]
 
 _MASKED_QUERIES = 1024
 
@@ -69,10 +70,15 @@ class RowAttention(Protocol):
         ...
 
 
-def varlen_supports(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
-    """Whether the flash kernel takes this device, type and head."""
+def varlen_kernel(device: torch.device, dtype: torch.dtype, head_dim: int) -> Kernel | None:
+    """Give the flash kernel, where it takes this device, type and head."""
     half = dtype in (torch.bfloat16, torch.float16)
-    return device.type == "cuda" and half and head_dim % 8 == 0 and head_dim <= 256
+    if device.type != "cuda" or not half or head_dim % 8 or head_dim > 256:
+        return None
+    # Not above: it brings torch's compiler with it, which doubles what importing torch takes.
+    from torch.nn.attention.varlen import varlen_attn
+
+    return varlen_attn
 
 
 class VarlenAttention:
@@ -84,12 +90,7 @@ class VarlenAttention:
         kernel: Takes what `torch.nn.attention.varlen.varlen_attn` takes.
     """
 
-    def __init__(
-        self,
-        batch: PackedBatch,
-        device: torch.device,
-        kernel: Callable[..., Any] = varlen_attn,
-    ) -> None:
+    def __init__(self, batch: PackedBatch, device: torch.device, kernel: Kernel) -> None:
         self._kernel = kernel
         # Before torch 2.12 the kernel took fewer key heads without being told.
         grouped = "enable_gqa" in inspect.signature(kernel).parameters

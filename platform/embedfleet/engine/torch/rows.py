@@ -20,7 +20,7 @@ from embedfleet.engine.torch.attention_rows import (
     RowAttention,
     SegmentAttention,
     VarlenAttention,
-    varlen_supports,
+    varlen_kernel,
 )
 from embedfleet.engine.torch.device import Placement
 from embedfleet.engine.torch.linear import DenseLinear, Linear, PrepackedLinear
@@ -77,14 +77,14 @@ class RowDecoder:
         self._rotary = rotary
         self._device = placement.device
         self._dtype = placement.dtype
-        self._varlen = varlen_supports(placement.device, placement.dtype, config.head_dim)
+        self._kernel = varlen_kernel(placement.device, placement.dtype, config.head_dim)
         self._prepacked = prepacked
 
     @property
     def kernels(self) -> dict[str, str]:
         """What runs, for the engine's facts."""
         linear = "onednn prepacked" if self._prepacked else f"{self._device.type} blas"
-        return {"attention": "varlen flash" if self._varlen else "sdpa", "linear": linear}
+        return {"attention": "varlen flash" if self._kernel else "sdpa", "linear": linear}
 
     def finish(self, index: int, raw: RawLayer) -> RowLayer:
         """Pack the matrices for the device."""
@@ -119,13 +119,17 @@ class RowDecoder:
             )
         )
         angles = self._rotary.angles(positions, int(batch.positions.max())).unsqueeze(1)
-        attention = VarlenAttention if self._varlen else SegmentAttention
+        attention: RowAttention
+        if self._kernel is None:
+            attention = SegmentAttention(batch, self._device)
+        else:
+            attention = VarlenAttention(batch, self._device, self._kernel)
         return RowRun(
             F.embedding(token_ids, weights.embedding).to(self._dtype),
             angles.cos().to(self._dtype),
             angles.sin().to(self._dtype),
             last_rows,
-            attention(batch, self._device),
+            attention,
         )
 
     def layer(self, layer: RowLayer, run: RowRun) -> None:
