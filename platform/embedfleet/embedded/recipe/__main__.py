@@ -67,7 +67,7 @@ EVALUATIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "reranking": (
         *("--model", "embedder=merged/embedder", "--reranker", "reranker=merged/reranker"),
         *("--dimensions", "256", "--output-types", "FLOAT32"),
-        *("--max-queries", "100", "--max-document-tokens", "128"),
+        *("--max-queries", "300", "--max-document-tokens", "128"),
     ),
 }
 """Both stages; the second one for fewer queries, since each costs a hundred pairs."""
