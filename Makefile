@@ -34,7 +34,7 @@ up: setup ## Start the demo's fleet and leave it running
 down: setup ## Stop it
 	@$(BIN)/embedfleet down
 
-check: lint types layers unit ## Lint, types, layers, unit tests: under two minutes
+check: lint types layers unit ## Lint, types, layers, unit tests: under three minutes
 
 lint: setup ## Style and stale generated files
 	$(BIN)/ruff format --check .

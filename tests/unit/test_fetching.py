@@ -186,8 +186,10 @@ def test_a_server_without_ranges_is_read_from_the_beginning(tmp_path: Path) -> N
 
 
 @SOURCES
-def test_what_came_before_a_source_fell_silent_is_kept(source: Any, tmp_path: Path) -> None:
-    sent = 1000
+@pytest.mark.parametrize("sent", [1000, len(MODEL[WEIGHTS]) // 2])
+def test_what_came_before_a_source_fell_silent_is_kept(
+    source: Any, sent: int, tmp_path: Path
+) -> None:
     mended = Event()
 
     def silent(asked: Asked, earlier: int) -> int:
