@@ -71,6 +71,15 @@ async def test_a_crash_at_any_write_changes_nothing(plane: ControlPlane, course:
     assert len(crashed) > 0.8 * course.writes
 
 
+async def test_the_order_of_creation_changes_nothing(plane: ControlPlane, course: Course) -> None:
+    async with rollout(plane, "order-here") as (world, wire):
+        for each in reversed(FIRST):
+            await world.create(each)
+            # A model is there before its fleet is.
+            await wire.quiet(0.5)
+        await world.reaches(course.first, wire)
+
+
 async def torn(lines: AsyncIterator[bytes], every: int) -> AsyncIterator[bytes]:
     """Lose every so many-th line."""
     number = 0

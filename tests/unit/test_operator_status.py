@@ -199,6 +199,15 @@ def test_counts_stay_while_serve_is_silent() -> None:
     assert found.observed_generation == 5
 
 
+def test_nothing_replicates_before_serve_has_started() -> None:
+    starting = Verdict(Truth.FALSE, Reason.STARTING, "")
+    observed = ModelObservation(generation=4, unanswered=starting)
+    found = model_status(MODEL, observed, Impact.NO_CHANGE, NOW)
+    assert (found.replicas, found.ready_replicas) == (0, 0)
+    held = replace(observed, unanswered=Verdict(Truth.FALSE, Reason.HELD, "The fleet is refused."))
+    assert model_status(MODEL, held, Impact.NO_CHANGE, NOW).replicas is None
+
+
 def test_every_reason_is_documented() -> None:
     assert set(REASONS) == set(Reason)
 

@@ -58,6 +58,12 @@ class ModelObservation:
     unanswered: Verdict | None = None
     facts: ModelStatus = _NOTHING
 
+    @property
+    def is_counted(self) -> bool:
+        """Whether replicas can be counted: Serve was reached, or has not started anywhere yet."""
+        starts = self.unanswered is not None and self.unanswered.reason is Reason.STARTING
+        return self.serve_answers or starts
+
 
 def model_status(
     model: Model | None, observed: ModelObservation, impact: Impact, now: datetime
@@ -79,7 +85,7 @@ def model_status(
             "conditions": settle(verdicts, observed.previous, observed.generation, now),
         }
     )
-    return status.model_copy(update=_counts(observed, now)) if observed.serve_answers else status
+    return status.model_copy(update=_counts(observed, now)) if observed.is_counted else status
 
 
 def may_serve(status: ModelStatus) -> bool:
