@@ -29,7 +29,7 @@ from embedfleet.client.reranking import RerankWork
 from embedfleet.client.results import Embeddings, ModelInfo, Ranking, Tokenization
 from embedfleet.client.retrying import READY_POLL_SECONDS, Deadline
 from embedfleet.client.transport import METHODS, Target
-from embedfleet.errors import Unavailable
+from embedfleet.errors import DeadlineExceeded, Unavailable
 from embedfleet.golden import Golden
 from embedfleet.messages import InputType
 from embedfleet.wire import model_pb2
@@ -191,12 +191,15 @@ class Client:
             DeadlineExceeded: Says which were not ready and why.
         """
         deadline = Deadline.after(seconds(timeout, self._config.timeout_seconds))
+        waiting = "an answer"
         while True:
             try:
                 found = self.models(timeout=deadline.remaining())
                 waiting = waiting_for(found, models)
             except Unavailable as error:
                 waiting = error.message
+            except DeadlineExceeded:
+                raise deadline.exceeded(f"Still waiting for {waiting}.") from None
             else:
                 if not waiting:
                     return found

@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+import threading
 from collections import Counter
 
 import grpc
@@ -115,9 +116,30 @@ def test_waiting_ends_when_the_fleet_comes_up(serve):
 def test_waiting_in_vain_says_for_what(serve):
     with Client(serve(listing({"a": True, "b": False}))) as client:
         with pytest.raises(errors.DeadlineExceeded, match=r"waiting for b: 0 of 1 replicas"):
-            client.wait_ready(timeout=0.5)
+            client.wait_ready(timeout=2)
         with pytest.raises(errors.ModelNotFound, match=r"model is 'c'; this fleet has: a, b"):
             client.wait_ready("c", timeout=20)
+
+
+@pytest.mark.parametrize(("answers", "missing"), [(1, "b: 0 of 1 replicas"), (0, "an answer")])
+def test_waiting_for_an_answer_that_does_not_come_says_for_what(serve, answers, missing):
+    gone, calls = threading.Event(), Counter()
+    answered = listing({"a": True, "b": False})["ListModels"]
+
+    def answer(request, context):
+        calls["all"] += 1
+        if calls["all"] > answers:
+            gone.wait(60)
+        return answered(request, context)
+
+    try:
+        with (
+            Client(serve({"ListModels": answer})) as client,
+            pytest.raises(errors.DeadlineExceeded, match=f"waiting for {missing}"),
+        ):
+            client.wait_ready(timeout=2)
+    finally:
+        gone.set()
 
 
 def test_a_token_travels_with_every_call(serve):
