@@ -90,4 +90,9 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
                     if line.strip():
                         yield line
     finally:
+        connection = response.connection
+        if connection is not None and connection.transport is not None:
+            # A stream ends in the middle: closed in good order, its socket would stay open until
+            # the server has said goodbye too.
+            connection.transport.abort()
         response.close()
