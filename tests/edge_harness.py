@@ -33,6 +33,7 @@ kind: Embedder
 metadata: {name: docs}
 spec: {model: {source: embedded/embedder}}
 """
+PATIENCE_SECONDS = 120.0
 OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 
 
@@ -72,7 +73,7 @@ def free_port() -> int:
 
 
 def wait_until(ready: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not ready():
         if time.monotonic() > deadline:
             raise TimeoutError(what)
@@ -124,7 +125,11 @@ def run_haproxy(folder: Path, edge: EdgeConfig, port: int) -> Iterator[subproces
             stderr=log,
         )
     try:
-        wait_until(lambda: listens(port), (folder / "log").read_text())
+        try:
+            wait_until(lambda: listens(port), "HAProxy does not listen")
+        except TimeoutError as error:
+            error.add_note((folder / "log").read_text())
+            raise
         yield process
     finally:
         process.terminate()

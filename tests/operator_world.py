@@ -30,6 +30,7 @@ from embedfleet_operator.rendering import Manifest
 from embedfleet_operator.settings import Settings
 
 __all__ = [
+    "PATIENCE_SECONDS",
     "Crash",
     "Fault",
     "Wire",
@@ -68,6 +69,7 @@ class Wire:
 
     Attributes:
         log: When each write was begun and ended, and what it was.
+        open_writes: Those that are not answered yet.
     """
 
     carry: Send
@@ -75,6 +77,7 @@ class Wire:
     log: list[tuple[float, float, str]] = field(default_factory=list)
     writes: int = 0
     calls: int = 0
+    open_writes: int = 0
 
     async def send(self, request: Request) -> Answer:
         if not is_write(request):
@@ -82,10 +85,12 @@ class Wire:
             return await self.fault(self, request, self.carry)
         self.writes += 1
         self.calls += 1
+        self.open_writes += 1
         began = time.monotonic()
         try:
             return await self.fault(self, request, self.carry)
         finally:
+            self.open_writes -= 1
             self.log.append((began, time.monotonic(), f"{request.method} {request.path}"))
 
     async def quiet(self, seconds: float, within: float = PATIENCE_SECONDS) -> None:
@@ -94,7 +99,7 @@ class Wire:
         until = asked + within
         while True:
             last = max(asked, self.log[-1][1] if self.log else asked)
-            remaining = last + seconds - time.monotonic()
+            remaining = seconds if self.open_writes else last + seconds - time.monotonic()
             if remaining <= 0:
                 return
             assert time.monotonic() < until, f"no rest: {[each[2] for each in self.log[-20:]]}"

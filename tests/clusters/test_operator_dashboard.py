@@ -12,6 +12,8 @@ from aiohttp import web
 from control_plane import ControlPlane
 from memory_serve import Serve, guests
 from operator_course import FIRST, REASON, Course, change, rests, rollout
+from operator_process import condition
+from operator_world import PATIENCE_SECONDS, World
 
 from embedfleet.local.ports import free_ports
 from embedfleet_operator.acting.serve_clusters import RestCluster
@@ -72,6 +74,11 @@ LIES: Mapping[str, bytes] = {
 }
 
 
+async def reason(world: World) -> str:
+    """Give the reason why the fleet is ready or not."""
+    return condition(await world.get("Fleet", "guest"), "Ready")[1]
+
+
 async def test_a_dashboard_that_is_down_or_lies_changes_nothing(
     plane: ControlPlane, course: Course
 ) -> None:
@@ -82,11 +89,12 @@ async def test_a_dashboard_that_is_down_or_lies_changes_nothing(
             rollout(plane, f"dashboard-{name}", connect=guests(RestCluster(url))) as (world, wire),
         ):
             await world.create(*FIRST)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while await reason(world) != "Unreachable":
+                    await asyncio.sleep(0.2)
             await wire.quiet(2)
             assert dashboard.serve.puts == 0
-            fleet = await world.get("Fleet", "guest")
-            conditions = {each["type"]: each for each in fleet["status"]["conditions"]}
-            assert conditions["Ready"]["reason"] == "Unreachable"
+            assert await reason(world) == "Unreachable"
             dashboard.lie = None
             await world.reaches(course.first, wire)
             dashboard.lie = lie

@@ -110,7 +110,15 @@ def test_a_fleet_becomes_a_cluster_of_kuberays(kubectl: Kubectl, running: Runnin
             kubectl("get", "pods", "--selector=ray.io/node-type=head", "--output=name")
         )
 
+    def starts() -> bool:
+        # The fleet may have been seen before its models.
+        return "emb-docs" in kubectl.get("rayservice/search")["spec"]["serveConfigV2"] and all(
+            condition(kubectl.get(each), "Ready")[:2] == ("False", "Starting")
+            for each in ("fleet/search", "embedder/docs", "reranker/relevance")
+        )
+
     wait(clustered, "KubeRay's cluster and its head")
+    wait(starts, "the models to be known")
     service = kubectl.get("rayservice/search")
     assert "emb-docs" in service["spec"]["serveConfigV2"]
     (owner,) = service["metadata"]["ownerReferences"]

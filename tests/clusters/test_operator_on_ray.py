@@ -238,7 +238,7 @@ def test_a_broken_model_tells_its_error_and_hurts_nobody(kubectl: Kubectl, ray: 
 
 def test_a_deleted_fleet_leaves_the_cluster_empty(kubectl: Kubectl, ray: RayCluster) -> None:
     assert kubectl.get("fleet/guest")["metadata"]["finalizers"] == ["embedfleet.io/serve"]
-    kubectl("delete", "fleet/guest", "--timeout=120s")
+    kubectl("delete", "fleet/guest", "--timeout=300s")
 
     wait(lambda: ray.applications() == {}, "Serve to stop")
     assert ray.processes()

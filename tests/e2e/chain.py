@@ -132,7 +132,7 @@ def program(world: Cluster, name: str, *arguments: str | Path) -> Iterator[list[
     printed: list[str] = []
     try:
         yield printed
-        said, errors = process.communicate("", timeout=90)
+        said, errors = process.communicate("", timeout=300)
         assert process.returncode == 0, errors
         printed.append(said)
     finally:
@@ -151,7 +151,7 @@ def traffic(world: Cluster, expected: Expected, *timeout_seconds: float) -> Iter
     tally.add(Tally(**json.loads(printed[0])))
 
 
-def ready(kubectl: Kubectl, world: Cluster, *resources: str, seconds: int = 240) -> None:
+def ready(kubectl: Kubectl, world: Cluster, *resources: str, seconds: int = 600) -> None:
     for each in resources:
         done = kubectl.try_to("wait", "--for=condition=Ready", each, f"--timeout={seconds}s")
         assert done.returncode == 0, f"{done.stderr}{kubectl.get(each)}{world.logs()}"

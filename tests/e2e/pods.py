@@ -230,10 +230,12 @@ class Pod:
         self._say()
         watching = asyncio.create_task(self._watch(spec, state, running))
         try:
-            return await running.wait()
+            code = await running.wait()
         finally:
             watching.cancel()
-            self.running.pop(state.name, None)
+        # Only what has ended: whoever ends this pod at once kills what is left, and waits for it.
+        self.running.pop(state.name, None)
+        return code
 
     async def _watch(self, spec: Resource, state: Container, running: Running) -> None:
         """Judge a container by its probes."""

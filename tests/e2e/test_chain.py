@@ -21,7 +21,7 @@ from operator_process import Kubectl, condition
 REASON = missing()
 pytestmark = [
     pytest.mark.skipif(bool(REASON), reason=REASON or "everything is there"),
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1200),
 ]
 
 EMBEDFLEET = Path(sys.executable).with_name("embedfleet")
@@ -121,7 +121,7 @@ def test_a_call_at_zero_replicas_is_held_and_answered(
     world: Cluster, kubectl: Kubectl, expected: Expected
 ) -> None:
     scaled(kubectl, 0)
-    with traffic(world, expected) as tally:
+    with traffic(world, expected, 240) as tally:
         wait(lambda: kubectl.get("embedder/docs")["status"].get("readyReplicas", 0) > 0, "a start")
     all_answered(tally)
 

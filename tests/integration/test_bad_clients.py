@@ -27,6 +27,8 @@ MAX_MESSAGE_BYTES = 64 * MEBIBYTE
 MAX_GROWTH_BYTES = 256 * MEBIBYTE
 """For a replica, over all of this file. The messages below add up to many times as much."""
 
+PROBE_SECONDS = 3.0
+"""Enough to be refused in, too little for computing what is huge."""
 HUGE = ids("docs", *[[5] * 400] * 2000)
 """800,000 of the 1,000,000 tokens that may wait: two of these do not fit, and one takes long."""
 
@@ -90,7 +92,7 @@ def test_what_can_never_fit_the_queue_is_no_overload(caller):
 def test_work_of_a_caller_that_gave_up_is_dropped(caller):
     """Two such requests do not fit the queue together, so the second tells that the first left."""
     for _ in range(2):
-        refused = caller.refusal(EMBED, HUGE, timeout=1.0)
+        refused = caller.refusal(EMBED, HUGE, timeout=PROBE_SECONDS)
         assert refused.code is grpc.StatusCode.DEADLINE_EXCEEDED
         wait_until(lambda: _fits(caller), "the work was not dropped")
 
@@ -111,7 +113,7 @@ def test_work_of_a_caller_that_went_away_is_dropped(caller):
 
 def _fits(caller):
     """Whether as much again would be admitted. Its deadline leaves no time to compute it."""
-    refused = caller.refusal(EMBED, HUGE, timeout=1.0)
+    refused = caller.refusal(EMBED, HUGE, timeout=PROBE_SECONDS)
     return refused.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 

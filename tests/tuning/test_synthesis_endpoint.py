@@ -130,9 +130,9 @@ async def test_no_more_than_the_set_number_in_flight(server: ChatServer, runs: R
 
 
 async def test_a_pace_is_kept(server: ChatServer, runs: Runs) -> None:
+    began = time.monotonic()
     await runs(requestsPerMinute=1200)
-    times = [each.at for each in server.received]
-    assert times[-1] - times[0] >= 11 * 0.05 - 0.02
+    assert max(each.at for each in server.received) - began >= 11 * 0.05
 
 
 async def test_a_rate_limit_is_honoured(server: ChatServer, runs: Runs) -> None:

@@ -20,6 +20,8 @@ from embedfleet.cli.main import run
 from embedfleet.config import Settings
 from embedfleet.messages import Role
 
+pytestmark = pytest.mark.timeout(1800)
+
 COMMAND = (sys.executable, "-m", "embedfleet", "tune")
 QUIET = {**Settings.load().environment, "CUDA_VISIBLE_DEVICES": ""}
 
@@ -42,7 +44,7 @@ def tune(
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*COMMAND, role, "-f", str(file), *options],
-        capture_output=True, text=True, timeout=240, env=QUIET, preexec_fn=before,
+        capture_output=True, text=True, timeout=900, env=QUIET, preexec_fn=before,
         check=False,
     )  # fmt: skip
 
