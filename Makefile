@@ -21,7 +21,8 @@ setup: .venv/.ready ## Create .venv with locked versions
 .venv/.ready: pyproject.toml requirements.lock | $(filter .cache/%,$(UV))
 	@test -n "$(PYTHON)" || { echo "embedfleet needs Python 3.11 or 3.12 on the PATH (or PYTHON=...)." >&2; exit 1; }
 	@test -x $(BIN)/python || $(UV) venv --python $(PYTHON) .venv
-	$(UV) pip install --python $(BIN)/python --compile-bytecode --requirement requirements.lock
+	$(UV) pip install --python $(BIN)/python --compile-bytecode --constraint requirements.lock \
+	    --requirement pyproject.toml --extra dev
 	$(UV) pip install --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
