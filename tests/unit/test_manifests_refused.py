@@ -111,7 +111,7 @@ def only(*documents: str) -> Problem:
          "spec.model.source", "missing", "source, size or cache", ""),
         (embedder("", source="org/model"), "spec.model.revision", "missing", "org/model", "40"),
         (embedder("model: {source: org/model, revision: main}", source=""),
-         "spec.model.revision", "main", "commit of 40", ""),
+         "spec.model.revision", "main", "commit of 40", "Correct it"),
         (embedder(f"model: {{source: /m, revision: {COMMIT}}}", source=""),
          "spec.model.revision", COMMIT, "is local", "Leave it out"),
         (embedder("model: {source: Qwen/Qwen3-Embedding-4B, size: 8B}", source=""),

@@ -87,7 +87,7 @@ def _from_hub(name: str, revision: str) -> Path:
         raise CheckpointError(
             f"source {name} has revision {commit or 'unset'}; a hub source is pinned to a commit, "
             "40 hexadecimal digits, so that the model cannot change under the same name. Take it "
-            "from the history of the model's page."
+            "from the history of the model's page; where no revision can be given, name a folder."
         )
     # Here, because the client takes half a second to import and local sources never need it.
     from huggingface_hub import constants, snapshot_download

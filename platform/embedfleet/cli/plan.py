@@ -26,22 +26,40 @@ _GROUP = "embedfleet.planners"
 @click.option(
     "--kubernetes", is_flag=True, help="Ask a Kubernetes cluster instead of this machine."
 )
-@click.option("--kubeconfig", default="~/.kube/config", show_default=True, help="Its credentials.")
-@click.option("--namespace", "-n", default="default", help="Of manifests that name none.")
+@click.option(
+    "--kubeconfig",
+    envvar="KUBECONFIG",
+    default="~/.kube/config",
+    show_default=True,
+    show_envvar=True,
+    help="File of its address and your credentials.",
+)
+@click.option(
+    "--namespace",
+    "-n",
+    help="Namespace of manifests that name none, with --kubernetes.  [default: default]",
+)
 def plan(
     files: tuple[str, ...],
     allow_contract_change: bool,
     kubernetes: bool,
     kubeconfig: str,
-    namespace: str,
+    namespace: str | None,
 ) -> None:
     """Show what applying manifests would change.
 
     Classifies every difference between the manifests and what runs, and changes nothing.
     """
+    if namespace and not kubernetes:
+        raise click.UsageError("--namespace is for --kubernetes. Give both, or neither.")
+    if allow_contract_change and kubernetes:
+        raise click.UsageError(
+            "--allow-contract-change is for fleets of this machine: on Kubernetes a changed "
+            "contract takes another resource. Leave it out."
+        )
     manifests = load_manifests(files, sys.stdin)
     if kubernetes:
-        click.echo(_plan_on_kubernetes(manifests, kubeconfig, namespace))
+        click.echo(_plan_on_kubernetes(manifests, kubeconfig, namespace or "default"))
         return
     state = choose_fleet(Settings.load(), manifests.only_fleet().name)
     change = plan_against(manifests, state, allow_contract_change=allow_contract_change)

@@ -21,6 +21,12 @@ from embedfleet.resources import load_manifests
 __all__ = ["up"]
 
 
+def _dashboard(context: click.Context, option: click.Parameter, url: str) -> str:
+    if url and not url.startswith(("http://", "https://")):
+        raise click.BadParameter(f"{url} is no address; give one such as http://ray-head:8265.")
+    return url
+
+
 @click.command()
 @files_option
 @click.option("--detach", is_flag=True, help="Return once the fleet is ready; it keeps running.")
@@ -29,8 +35,23 @@ __all__ = ["up"]
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Interface to listen on.")
 @click.option("--num-cpus", type=click.IntRange(1), help="Cores to use. Default: all.")
-@click.option("--ray", "dashboard", default="", metavar="URL", help="Use a running Ray cluster.")
-@click.option("--ray-token", "token", default="", metavar="TOKEN", help="That cluster's token.")
+@click.option(
+    "--ray",
+    "dashboard",
+    default="",
+    metavar="URL",
+    callback=_dashboard,
+    help="Use the running Ray cluster of this dashboard.",
+)
+@click.option(
+    "--ray-token",
+    "token",
+    default="",
+    envvar="EMBEDFLEET_RAY_TOKEN",
+    show_envvar=True,
+    metavar="TOKEN",
+    help="That cluster's token.",
+)
 def up(files: tuple[str, ...], detach: bool, **given: Any) -> None:
     """Start a fleet on this machine.
 

@@ -164,7 +164,8 @@ def _violation(kind: type[BaseModel], detail: ErrorDetails, path: str) -> Violat
         remedy = f"Did you mean {near}?" if near else f"Known: {', '.join(known)}."
         return Violation(path, value, "is not a field here", remedy)
     if error == "string_pattern_mismatch":
-        return Violation(path, value, PATTERNS[context["pattern"]], "Rename it.")
+        remedy = "Rename it." if detail["loc"][-1] == "name" else "Correct it."
+        return Violation(path, value, PATTERNS[context["pattern"]], remedy)
     if error in ("enum", "literal_error"):
         return _choice(path, value, context["expected"])
     limit, remedy = _LIMITS.get(error, (detail["msg"], "Correct it."))
