@@ -12,6 +12,7 @@ from operator_facts import WHOLE, conditions, known, raw
 
 from embedfleet.resources.rules import Model
 from embedfleet_operator.acting.serve_clusters import read_state
+from embedfleet_operator.crds.status import ModelStatus
 from embedfleet_operator.deciding.decide import Decision, decide
 from embedfleet_operator.deciding.differences import covers
 from embedfleet_operator.observing.judging import fleet_of
@@ -192,6 +193,18 @@ def test_a_moved_contract_is_told() -> None:
     found = conditions(decision.statuses["Embedder/docs"])
     assert (found["Accepted"], found["Ready"]) == ("FalseContractChanged", "TrueServing")
     assert "spec.model.source was changed" in message(decision, "Embedder/docs")
+
+
+def test_the_revision_that_is_told_is_the_one_that_answers() -> None:
+    before, after = (
+        embedder("docs", model={"source": "me/model", "revision": digit * 40}) for digit in "12"
+    )
+    state, memory = served(Serve(), GUEST, before)
+    decision = decide(known(GUEST, [after], serve=state, served=memory))
+    status = decision.statuses["Embedder/docs"]
+    assert isinstance(status, ModelStatus)
+    assert conditions(status)["Accepted"] == "FalseContractChanged"
+    assert status.served_revision == "1" * 40
 
 
 def test_a_model_that_is_made_anew_may_have_another_contract() -> None:

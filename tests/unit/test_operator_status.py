@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from operator_facts import raw
 
 from embedfleet.rendering.plan import Change, Impact, Plan
 from embedfleet.rendering.serve_state import ApplicationStatus, ScaleDecision
@@ -13,8 +14,10 @@ from embedfleet.resources import Embedder, Fleet, parse_manifests
 from embedfleet_operator.conditions.reasons import REASONS, Observation, Reason
 from embedfleet_operator.conditions.verdicts import Refusal, Verdict
 from embedfleet_operator.crds.status import Condition, FleetStatus, ModelStatus, Truth
+from embedfleet_operator.observing.judging import judged_models
 from embedfleet_operator.reporting.fleet import FleetObservation, fleet_status
 from embedfleet_operator.reporting.model import ModelObservation, may_serve, model_status
+from embedfleet_operator.reporting.reports import orphan_statuses
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=1)
@@ -204,8 +207,28 @@ def test_nothing_replicates_before_serve_has_started() -> None:
     observed = ModelObservation(generation=4, unanswered=starting)
     found = model_status(MODEL, observed, Impact.NO_CHANGE, NOW)
     assert (found.replicas, found.ready_replicas) == (0, 0)
-    held = replace(observed, unanswered=Verdict(Truth.FALSE, Reason.HELD, "The fleet is refused."))
-    assert model_status(MODEL, held, Impact.NO_CHANGE, NOW).replicas is None
+
+
+@pytest.mark.parametrize("reason", [Reason.HELD, Reason.UNREACHABLE])
+def test_what_was_never_seen_has_no_replicas(reason: Reason) -> None:
+    silent = ModelObservation(generation=4, unanswered=Verdict(Truth.FALSE, reason, "Silent."))
+    found = model_status(MODEL, silent, Impact.NO_CHANGE, NOW)
+    assert (found.replicas, found.ready_replicas) == (0, 0)
+
+
+def test_a_fleet_that_is_gone_leaves_no_trace_in_its_models() -> None:
+    never = raw("Embedder", "docs", {"model": {"source": "embedded/embedder"}, "fleet": "gone"})
+    was = {
+        **never,
+        "status": {
+            "fleet": "gone", "endpoint": "gone.search.svc:9000", "selector": "a=b",
+            "servedRevision": "1" * 40, "replicas": 2, "readyReplicas": 1,
+        },
+    }  # fmt: skip
+    one, other = (
+        orphan_statuses(judged_models(None, (), [each]), (), NOW) for each in (never, was)
+    )
+    assert one == other
 
 
 def test_every_reason_is_documented() -> None:

@@ -85,7 +85,7 @@ def model_status(
             "conditions": settle(verdicts, observed.previous, observed.generation, now),
         }
     )
-    return status.model_copy(update=_counts(observed, now)) if observed.is_counted else status
+    return status.model_copy(update=_counts(observed, now))
 
 
 def may_serve(status: ModelStatus) -> bool:
@@ -197,7 +197,13 @@ def _degraded(
 
 
 def _counts(observed: ModelObservation, now: datetime) -> dict[str, object]:
-    """Count replicas, and keep the last failure and the last change of their number."""
+    """Count replicas, and keep the last failure and the last change of their number.
+
+    Of a model that was never seen there is none, whichever of it and its fleet was there first.
+    """
+    if not observed.is_counted:
+        last = observed.previous
+        return {"replicas": last.replicas or 0, "ready_replicas": last.ready_replicas or 0}
     app = observed.application
     if app is None:
         return {"replicas": 0, "ready_replicas": 0}

@@ -38,6 +38,8 @@ S = TypeVar("S", bound=Status)
 
 _REASONS: Final = frozenset(map(str, Reason))
 _GROUP_LABEL: Final = "ray.io/group"
+_OF_FLEETS: Final = ("fleet", "endpoint", "selector", "served_revision")
+"""What is said of a model as long as a fleet serves it."""
 _EXISTING: Final[Mapping[str, Mapping[str, Any]]] = {"Ready": {"status": "True"}}
 """A cluster that ran before is expected to answer from the first moment."""
 
@@ -83,10 +85,9 @@ def orphan_statuses(
     """Write the statuses of what belongs to no fleet: nothing of it can run."""
     found: dict[str, Status] = {}
     for each in models:
+        before = previous(ModelStatus, each.raw).model_copy(update=dict.fromkeys(_OF_FLEETS))
         # Serve is known to run nothing for it.
-        observed = ModelObservation(
-            each.generation, previous(ModelStatus, each.raw), each.refusal, serve_answers=True
-        )
+        observed = ModelObservation(each.generation, before, each.refusal, serve_answers=True)
         found[each.ref] = model_status(each.resource, observed, Impact.NO_CHANGE, now)
     for route in routes:
         seen = RouteObservation(route.generation, previous(RouteStatus, route.raw), route.refusal)
@@ -98,7 +99,8 @@ def model_report(
     seen: Seen, each: Judged[Model], impact: Impact, refusal: Refusal | None
 ) -> ModelStatus:
     """Write the status of one model of a fleet."""
-    model = each.resource or seen.served.get(each.ref)
+    served = seen.served.get(each.ref)
+    model, runs = each.resource or served, served or each.resource
     app = seen.serve.applications.get(_application(each))
     golden = seen.goldens.get(each.ref)
     verdict, verification = seen.verified.get(each.ref, (None, None))
@@ -108,7 +110,7 @@ def model_report(
         selector=f"{FLEET_LABEL}={seen.fleet.name},{COMPONENT_LABEL}={RAY}",
         contract_hash=golden.contract_hash if golden else None,
         verification=verification,
-        served_revision=model.spec.revision if model and app and app.pids else None,
+        served_revision=runs.spec.revision if runs and app and app.pids else None,
     )
     observed = ModelObservation(
         generation=each.generation,
