@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
-__all__ = ["partial_name", "replacing", "sync"]
+__all__ = ["partial_name", "replacing", "replacing_bytes", "sync"]
 
 
 def sync(path: Path) -> None:
@@ -32,9 +33,18 @@ def replacing(path: Path) -> Iterator[TextIO]:
     Raises:
         OSError: It cannot be written; what was at the path before is still there.
     """
+    with replacing_bytes(path) as target:
+        text = TextIOWrapper(target, encoding="utf-8")
+        yield text
+        text.flush()
+
+
+@contextmanager
+def replacing_bytes(path: Path) -> Iterator[BinaryIO]:
+    """Do the same for a file of bytes."""
     partial = partial_name(path)
     try:
-        with partial.open("w", encoding="utf-8") as target:
+        with partial.open("wb") as target:
             yield target
             target.flush()
             os.fsync(target.fileno())

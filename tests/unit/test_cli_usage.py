@@ -123,3 +123,29 @@ def test_every_option_says_what_it_is(name):
     options = [option for option in command.params if isinstance(option, click.Option)]
     unexplained = [o.name for o in options if not o.help]
     assert unexplained == []
+
+
+@pytest.mark.parametrize("name", ["vectors.npy", "vectors.jsonl"])
+def test_a_failed_run_leaves_the_file_that_was_there(name, tmp_path):
+    target = tmp_path / name
+    target.write_bytes(b"made yesterday")
+    link = tmp_path / f"latest-{name}"
+    link.symlink_to(name)
+    for path in (target, link):
+        code, _, _ = call(
+            "embed", "hi", "-m", "docs", "--query", "--timeout", "0.2", "--output-file", str(path),
+            environment={"EMBEDFLEET_ENDPOINT": "127.0.0.1:1"},
+        )  # fmt: skip
+        assert code == 1
+        assert target.read_bytes() == b"made yesterday"
+    assert sorted(tmp_path.iterdir()) == sorted([target, link])
+
+
+def test_a_file_beside_which_nothing_can_be_written_is_wrong_usage(tmp_path):
+    code, _, err = call(
+        "embed", "hi", "-m", "docs", "--query", "--output-file", str(tmp_path / "no" / "v.npy"),
+        environment={"EMBEDFLEET_ENDPOINT": "127.0.0.1:1"},
+    )  # fmt: skip
+    assert code == 2
+    assert f"--output-file is {tmp_path / 'no' / 'v.npy'}" in "".join(err.split("\n"))
+    assert "No such file" in err

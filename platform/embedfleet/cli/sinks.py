@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO, Protocol, TextIO
 
 import click
@@ -14,6 +16,7 @@ import numpy.typing as npt
 
 from embedfleet.cli.output import note, preview, print_table, write_json_line
 from embedfleet.client import Embeddings
+from embedfleet.durable import partial_name, replacing_bytes
 from embedfleet.messages import OutputType
 
 __all__ = ["Sink", "open_sink"]
@@ -99,14 +102,16 @@ class _NumpySink:
             part if part.shape[1] == width else np.full((len(part), width), np.nan, part.dtype)
             for part in self._parts
         ]
-        np.save(self._target, np.concatenate(parts) if parts else np.empty((0, 0), np.float32))
+        whole = np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
+        # Handed a file itself, numpy asks for its position, which a pipe has not.
+        np.save(SimpleNamespace(write=self._target.write), whole)
 
 
 @contextmanager
 def open_sink(
     output: str | None, path: Path | None, output_type: OutputType | None
 ) -> Iterator[Sink]:
-    """Open the sink asked for; a file is created before any work is done, removed if it fails.
+    """Open the sink asked for, before any work is done; what fails leaves a file as it was.
 
     Raises:
         click.UsageError: The file's name says no format, or its format cannot hold the vectors.
@@ -124,17 +129,35 @@ def open_sink(
         )
     if chosen == "npy":
         _refuse_scales(output_type)
-    try:
+    with _opened(path) as target:
         if chosen == "npy":
-            with path.open("wb") as array_file:
-                yield _NumpySink(array_file)
+            yield _NumpySink(target)
         else:
-            with path.open("w", encoding="utf-8") as text_file:
-                yield _JsonLinesSink(text_file)
-    except BaseException:
-        # Half an index looks like a whole one.
-        path.unlink(missing_ok=True)
-        raise
+            yield _JsonLinesSink(TextIOWrapper(target, encoding="utf-8"))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Give a file that takes the path's place once it is whole: half an index looks like one.
+
+    A pipe or a terminal takes what comes as it comes.
+    """
+    # Behind a link the file is replaced, not the link.
+    place = path.resolve()
+    try:
+        if path.exists() and not path.is_file():
+            with path.open("wb") as target:
+                yield target
+        else:
+            with replacing_bytes(place) as target:
+                yield target
+    except OSError as error:
+        if error.filename != str(partial_name(place)):
+            raise  # of a file that is read
+        raise click.UsageError(
+            f"--output-file is {path}, and beside it nothing can be written: {error.strerror}. "
+            "Name a file in another folder."
+        ) from error
 
 
 def _refuse_scales(output_type: OutputType | None) -> None:

@@ -1,10 +1,13 @@
 """The command line against a real server: every output format, every input, failures."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -175,6 +178,49 @@ def test_a_broken_line_is_named_and_leaves_no_file(call, tmp_path, name, content
     assert not target.exists()
 
 
+@pytest.mark.parametrize("name", ["vectors.npy", "vectors.jsonl"])
+def test_a_file_is_replaced_when_it_is_whole_and_a_link_stays_one(call, tmp_path, name):
+    (tmp_path / name).write_bytes(b"made yesterday")
+    link = tmp_path / f"latest-{name}"
+    link.symlink_to(name)
+    assert call("embed", "--document", "one", "two", "--output-file", link)[0] == 0
+    assert link.is_symlink()
+    found = (
+        np.load(tmp_path / name).tolist()
+        if name.endswith("npy")
+        else [json.loads(line)["embedding"] for line in (tmp_path / name).read_text().splitlines()]
+    )
+    assert found == [vector_of("one"), vector_of("two")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([link.name, name])
+
+
+@pytest.mark.parametrize("output", ["npy", "jsonl"])
+def test_a_pipe_takes_what_a_file_does(call, tmp_path, output):
+    pipe = tmp_path / "vectors.pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_bytes)
+        code, _, err = call(
+            "embed", "--document", "one", "two", "--output", output, "--output-file", pipe
+        )
+        assert (code, pipe.is_fifo()) == (0, True), err
+        expected = [vector_of("one"), vector_of("two")]
+        if output == "npy":
+            assert np.load(BytesIO(read.result())).tolist() == expected
+        else:
+            lines = read.result().splitlines()
+            assert [json.loads(line)["embedding"] for line in lines] == expected
+
+
+def test_a_pipe_outlives_a_failure(call, tmp_path):
+    pipe = tmp_path / "vectors.jsonl"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_bytes)
+        assert call("embed", "--document", "--output-file", pipe, stdin=b"\xff\n")[0] == 1
+        assert (read.result(), pipe.is_fifo()) == (b"", True)
+
+
 def test_an_empty_input_is_wrong_usage(call):
     code, _, err = call("embed", "--document", stdin=b"")
     assert code == 2
@@ -225,7 +271,9 @@ def test_a_reader_that_leaves_is_no_failure_to_talk_about(endpoint):
     assert done.stderr == ""
 
 
-def test_ctrl_c_ends_with_130_and_no_trace(serve):
+def test_ctrl_c_ends_with_130_and_no_trace(serve, tmp_path):
+    target = tmp_path / "vectors.npy"
+    target.write_bytes(b"made yesterday")
     called, done = threading.Event(), threading.Event()
 
     def wait(_request, _context):
@@ -234,7 +282,10 @@ def test_ctrl_c_ends_with_130_and_no_trace(serve):
         return embedding_pb2.EmbedResponse()
 
     endpoint = serve({"Embed": wait})
-    command = [sys.executable, "-m", "embedfleet", "embed", "-m", "docs", "--query", "hi"]
+    command = [
+        sys.executable, "-m", "embedfleet", "embed", "-m", "docs", "--query", "hi",
+        "--output-file", str(target),
+    ]  # fmt: skip
     # What runs in the background of a shell ignores Ctrl-C, and so would all that it starts.
     process = subprocess.Popen(
         ["env", "--default-signal=INT", *command, "--endpoint", endpoint],
@@ -246,3 +297,5 @@ def test_ctrl_c_ends_with_130_and_no_trace(serve):
     done.set()
     assert process.returncode == 130
     assert err.decode().strip() == "embedfleet: interrupted"
+    assert target.read_bytes() == b"made yesterday"
+    assert list(tmp_path.iterdir()) == [target]
