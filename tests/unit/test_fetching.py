@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import httpx
 import pytest
 from model_servers import (
     COMMIT,
@@ -39,6 +40,7 @@ from embedfleet.errors import (
 )
 from embedfleet.fetching.fetch import fetch
 from embedfleet.fetching.marker import STAGING, Fetched, cached
+from embedfleet.fetching.oci import Registry
 from embedfleet.fetching.parts import Progress, complete
 from embedfleet.fetching.source import RemoteFile, Stream
 from embedfleet.fetching.staging import staging_in
@@ -397,6 +399,57 @@ def test_a_wrong_login_says_which_secret(tmp_path: Path) -> None:
         auths = {served.url.removeprefix("http://"): {"auth": "cm9ib3Q6b2xk"}}  # robot:old
         with pytest.raises(FetchFailed, match=r"pullSecretName"):
             fetched(spec, tmp_path, **{REGISTRY_CREDENTIALS: json.dumps({"auths": auths})})
+
+
+def test_a_password_is_for_the_registry_and_not_for_where_it_leads(tmp_path: Path) -> None:
+    def elsewhere(asked: Asked) -> Answer:
+        realm = f"http://{asked.headers['host']}/token"
+        return Answer(b"who are you", 401, {"WWW-Authenticate": f'Bearer realm="{realm}"'})
+
+    def sends_on(asked: Asked) -> Answer:
+        answer = inside(asked)
+        is_blob = answer.status == 200 and "/blobs/" in asked.path
+        return Answer(status=307, headers={"Location": f"{other.url}/blob"}) if is_blob else answer
+
+    inside = registry(MODEL, LOGIN)
+    with serving(elsewhere) as other, serving(sends_on) as served:
+        host = served.url.removeprefix("http://")
+        reference = f"{host}/team/qwen3@sha256:{sha256(oci_manifest(MODEL))}"
+        spec = spec_of({"oci": {"reference": reference, "pullSecretName": "pull"}})
+        auths = {host: {"username": LOGIN[0], "password": LOGIN[1]}}
+        with pytest.raises(FetchFailed, match=f"leads to {other.url}, which gets no secret") as no:
+            fetched(spec, tmp_path, **{REGISTRY_CREDENTIALS: json.dumps({"auths": auths})})
+        assert "401" in no.value.message
+        assert {each.path for each in other.asked} == {"/blob"}
+        assert all("authorization" not in each.headers for each in other.asked)
+
+
+@pytest.mark.parametrize(
+    ("registry_scheme", "realm_scheme", "refused"),
+    [
+        ("https", "http", True),
+        ("https", "HTTP", True),
+        ("https", "", True),
+        ("http", "http", False),
+    ],
+)
+def test_a_login_never_goes_in_the_clear_unless_all_of_it_is_local(
+    registry_scheme: str, realm_scheme: str, refused: bool
+) -> None:
+    with serving(lambda asked: Answer(b'{"token": "pull"}')) as served:
+        realm = served.url.removeprefix("http:" if realm_scheme else "http://")
+        realm = f"{realm_scheme}:{realm}" if realm_scheme else realm
+        refusal = httpx.Response(
+            401,
+            headers={"WWW-Authenticate": f'Bearer realm="{realm}/token"'},
+            request=httpx.Request("GET", f"{registry_scheme}://registry.example/v2/q/blobs/x"),
+        )
+        if refused:
+            with pytest.raises(FetchFailed, match=r"not https.*name an https realm"):
+                Registry(LOGIN).authorize(refusal)
+        else:
+            assert Registry(LOGIN).authorize(refusal) == {"Authorization": "Bearer pull"}
+        assert bool(served.asked) is not refused
 
 
 @pytest.mark.parametrize(

@@ -81,11 +81,17 @@ class Registry:
         self._login = login
 
     def authorize(self, refusal: httpx.Response) -> Mapping[str, str]:
-        """Answer a 401: with a token of the service it names, or with the login itself."""
+        """Answer the registry's own 401: with a token of the service it names, or with the login.
+
+        Raises:
+            FetchFailed: The service gives no token, or would be sent the login in the clear.
+            FetchInterrupted: The service does not answer.
+        """
         scheme, _, rest = refusal.headers.get("WWW-Authenticate", "").partition(" ")
         named = dict(_PARAMETER.findall(rest))
         if scheme.lower() != "bearer" or "realm" not in named:
             return self._basic()
+        _refuse_clear(refusal.url, named["realm"])
         asked = {key: named[key] for key in ("service", "scope") if key in named}
         try:
             answer = httpx.get(named["realm"], params=asked, headers=self._basic(), timeout=30)
@@ -162,6 +168,15 @@ def login_of(config: str, registry: str) -> tuple[str, str]:
             f"it with kubectl create secret docker-registry --docker-server {registry}.",
             field="spec.source.oci.pullSecretName",
         ) from error
+
+
+def _refuse_clear(registry: httpx.URL, realm: str) -> None:
+    scheme = realm.partition("://")[0].lower()
+    if scheme != "https" and not scheme == registry.scheme == "http":
+        raise FetchFailed(
+            f"{registry.host} sends those who log in to {realm}, which is not https: the login is "
+            "not sent in the clear. Have the registry name an https realm."
+        )
 
 
 def _file(layer: dict[str, Any]) -> RemoteFile:

@@ -32,7 +32,7 @@ class RangeClient:
     Args:
         secrets: Headers that only the host first asked gets.
         remedy: What to do where the host refuses, as a sentence.
-        authorize: Asked for new `secrets` when a host answers 401.
+        authorize: Asked for new `secrets` when the host first asked answers 401, never another.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class RangeClient:
         try:
             status = response.status_code
             if status >= 500 or status in _LATER:
-                raise FetchInterrupted(f"{_shown(address)} answered {_status(response)}.")
+                raise FetchInterrupted(f"{_answered(address, response)}.")
             if status not in (200, 206) and not (unsatisfiable and status == 416):
-                raise FetchFailed(f"{_shown(address)} answered {_status(response)}. {self._remedy}")
+                raise FetchFailed(f"{_answered(address, response)}. {self._remedy}")
             yield response
         finally:
             response.close()
@@ -93,12 +93,14 @@ class RangeClient:
     def _send(self, first: httpx.URL, headers: Mapping[str, str]) -> httpx.Response:
         target, authorized = first, False
         for _ in range(_MAX_REQUESTS):
-            secrets = self._secrets if _origin(target) == _origin(first) else {}
+            own = _origin(target) == _origin(first)
+            secrets = self._secrets if own else {}
             request = self._client.build_request("GET", target, headers={**headers, **secrets})
             response = self._client.send(request, stream=True)
             if response.has_redirect_location:
                 target = target.join(response.headers["Location"])
-            elif response.status_code == 401 and self._authorize is not None and not authorized:
+            elif response.status_code == 401 and own and self._authorize and not authorized:
+                # Another host would say itself where the password is to be sent.
                 authorized = True
                 self._secrets = dict(self._authorize(response))
             else:
@@ -131,8 +133,12 @@ def _shown(address: str) -> str:
     return f"{url.scheme}://{url.netloc.decode()}{url.path}"
 
 
-def _status(response: httpx.Response) -> str:
-    return f"{response.status_code} {response.reason_phrase}".strip()
+def _answered(address: str, response: httpx.Response) -> str:
+    status = f"{response.status_code} {response.reason_phrase}".strip()
+    if _origin(response.url) == _origin(httpx.URL(address)):
+        return f"{_shown(address)} answered {status}"
+    there = f"{response.url.scheme}://{response.url.netloc.decode()}"
+    return f"{_shown(address)} leads to {there}, which gets no secret and answered {status}"
 
 
 def _silent(address: str, error: httpx.TransportError) -> FetchInterrupted:
