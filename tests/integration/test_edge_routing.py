@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -343,34 +343,50 @@ def test_an_edge_that_does_not_reload_is_told() -> None:
     assert not reload_edge(process.pid, EDGE_ID)
 
 
-def assert_starting(error: grpc.RpcError) -> None:
-    assert error.code() is grpc.StatusCode.UNAVAILABLE
+def assert_told_to_come_back(error: grpc.RpcError, code: grpc.StatusCode, said: str) -> None:
+    assert error.code() is code
     status = rpc_status.from_call(error)
     assert status is not None
-    assert status.message == "the fleet is starting or down: try again"
+    assert status.message == said
     (detail,) = status.details
     hint = error_details_pb2.RetryInfo()
     assert detail.Unpack(hint)
     assert hint.retry_delay.seconds == 2
 
 
-class Unknowing(grpc.GenericRpcHandler):
-    """Knows no application, as Serve's proxies while it starts; in their words."""
+def assert_starting(error: grpc.RpcError) -> None:
+    said = "the fleet is starting or down: try again"
+    assert_told_to_come_back(error, grpc.StatusCode.UNAVAILABLE, said)
+
+
+class Refusing(grpc.GenericRpcHandler):
+    """Refuses calls to the applications that are named, as Serve's proxies do, in their words."""
+
+    def __init__(self, refusals: Mapping[str, tuple[grpc.StatusCode, str]]) -> None:
+        self._refusals = refusals
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
         name = dict(details.invocation_metadata)["application"]
-
-        def refuse(request: bytes, context: grpc.ServicerContext) -> bytes:
-            said = "No model has this name." if name == "router" else f"Application '{name}'"
-            context.abort(grpc.StatusCode.NOT_FOUND, f"{said} not found. Ping /ray.serve")
-
-        return grpc.unary_unary_rpc_method_handler(refuse)
+        return grpc.unary_unary_rpc_method_handler(
+            lambda request, context: context.abort(*self._refusals[name])
+        )
 
 
-def test_what_serve_does_not_know_yet_is_starting_and_not_missing(tmp_path: Path) -> None:
+def test_what_serve_has_no_replica_of_yet_is_to_be_asked_again(tmp_path: Path) -> None:
     port, behind = free_port(), free_port()
     server = grpc.server(ThreadPoolExecutor(2))
-    server.add_generic_rpc_handlers((Unknowing(),))
+    missing, exhausted = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.RESOURCE_EXHAUSTED
+    refusals = {
+        "emb-docs": (missing, "Application 'emb-docs' not found. Ping /ray.serve"),
+        "emb-docs-small": (
+            exhausted,
+            "Request dropped due to backpressure (num_queued_requests=1024, "
+            "max_queued_requests=1024).",
+        ),
+        "rrk-relevance": (exhausted, "queue is full"),
+        "router": (missing, "No model has this name."),
+    }
+    server.add_generic_rpc_handlers((Refusing(refusals),))
     server.add_insecure_port(f"127.0.0.1:{behind}")
     server.start()
     with (
@@ -378,12 +394,18 @@ def test_what_serve_does_not_know_yet_is_starting_and_not_missing(tmp_path: Path
         grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
         edge = Edge(port, channel, Seen(), tmp_path)
-        with pytest.raises(grpc.RpcError) as starts:
-            edge.unary(EMBED, embed("docs", "a"))
-        assert_starting(starts.value)
-        with pytest.raises(grpc.RpcError) as missing:
-            edge.unary(EMBED, embed("nobody", "a"))
-        assert missing.value.code() is grpc.StatusCode.NOT_FOUND
+
+        def refusal(model: str) -> grpc.RpcError:
+            with pytest.raises(grpc.RpcError) as refused:
+                edge.unary(EMBED, embed(model, "a"))
+            return refused.value
+
+        assert_starting(refusal("docs"))
+        said = "too many calls wait for a replica of this model: try again"
+        assert_told_to_come_back(refusal("docs-small"), exhausted, said)
+        for model, application in [("relevance", "rrk-relevance"), ("nobody", "router")]:
+            left = refusal(model)
+            assert (left.code(), left.details()) == refusals[application], "passes as it was said"
     server.stop(0).wait()
 
 

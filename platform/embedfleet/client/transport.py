@@ -22,6 +22,7 @@ from embedfleet.errors import (
     EmbedfleetError,
     InvalidRequest,
     ModelNotFound,
+    Overloaded,
     TooLarge,
     Unavailable,
 )
@@ -33,8 +34,11 @@ __all__ = ["METHODS", "Method", "Target", "closed", "translate"]
 _LOST_REPLICA: Final = "The actor "
 """Ray's own words, as INTERNAL, for a call that Serve's fallback proxy had passed on: the actor
 died, or cannot be reached (Ray 2.60, python/ray/exceptions.py). Calls may be made again."""
-_STARTING_SECONDS = 2.0
-"""As the edge says it where nothing is behind it."""
+_DROPPED: Final = "Request dropped due to backpressure"
+"""Ray's own words, as RESOURCE_EXHAUSTED, where more calls wait for a replica than Serve keeps (Ray
+2.60, python/ray/serve/exceptions.py): nothing is wrong with the call."""
+_RETRY_SECONDS: Final = 2.0
+"""As the edge says it, for clients that call Serve without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +149,15 @@ def translate(failure: Any, target: Target, deadline: Deadline) -> EmbedfleetErr
     if status is None and isinstance(error, ModelNotFound) and _is_of_serve(error.message):
         return Unavailable(
             f"the model is starting, or starts again: {error.message}",
-            retry_after_seconds=_STARTING_SECONDS,
+            retry_after_seconds=_RETRY_SECONDS,
         )
     if status is None and (failure.details() or "").startswith(_LOST_REPLICA):
         return Unavailable(f"a replica ended while it worked on the call: {error.message}")
+    if status is None and isinstance(error, TooLarge) and error.message.startswith(_DROPPED):
+        return Overloaded(
+            f"too many calls wait for a replica of this model: {error.message}",
+            retry_after_seconds=_RETRY_SECONDS,
+        )
     if status is None and isinstance(error, TooLarge):
         return TooLarge(f"{error.message}. Send fewer or shorter items in one call.")
     return error

@@ -45,7 +45,9 @@ ADMIN_SOCKET: Final = "admin.sock"
 METRICS_SOCKET: Final = "metrics.sock"
 
 _STARTING: Final = "the fleet is starting or down: try again"
-_STARTING_SECONDS: Final = 2
+_CROWDED: Final = "too many calls wait for a replica of this model: try again"
+_RETRY_SECONDS: Final = 2
+_RESOURCE_EXHAUSTED: Final = 8
 _UNAVAILABLE: Final = 14
 
 # Answers with an address for each node are larger than plain DNS allows.
@@ -124,7 +126,9 @@ def render_edge(fleet: Fleet, models: Sequence[Model], ports: EdgePorts) -> Edge
             max_message_bytes=spec.grpc.max_message_bytes,
             map_file=MAP_FILE,
             starting=_STARTING,
-            starting_details=_retry_details(_UNAVAILABLE, _STARTING, _STARTING_SECONDS),
+            starting_details=_retry_details(_UNAVAILABLE, _STARTING, _RETRY_SECONDS),
+            crowded=_CROWDED,
+            crowded_details=_retry_details(_RESOURCE_EXHAUSTED, _CROWDED, _RETRY_SECONDS),
             router=ROUTER,
             admin_socket=ADMIN_SOCKET,
             metrics_socket=METRICS_SOCKET,

@@ -285,14 +285,24 @@ def test_a_hint_beyond_the_deadline_is_not_waited_for(serve, connect):
     assert calls["all"] == 1
 
 
-def test_a_model_that_serve_does_not_know_yet_is_waited_for(serve, connect):
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("NOT_FOUND", "Application 'emb-docs' not found. Ping /ray.serve.RayServeAPIService/"),
+        (
+            "RESOURCE_EXHAUSTED",
+            "Request dropped due to backpressure (num_queued_requests=1024, "
+            "max_queued_requests=1024).",
+        ),
+    ],
+)
+def test_a_model_that_serve_has_no_replica_of_yet_is_waited_for(serve, connect, code, said):
     calls = Counter()
 
     def answer(request, context):
         calls["all"] += 1
         if calls["all"] == 1:
-            said = "Application 'emb-docs' not found. Ping /ray.serve.RayServeAPIService/"
-            context.abort(grpc.StatusCode.NOT_FOUND, said)
+            context.abort(grpc.StatusCode[code], said)
         return echo(request, context)
 
     # Without attempts to spare: the model is known to be coming.
