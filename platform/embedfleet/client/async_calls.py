@@ -16,10 +16,12 @@ import grpc
 
 from embedfleet.client.attempts import seconds_for, seconds_to_next
 from embedfleet.client.batches import Batch
+from embedfleet.client.limits import ItemLimits
 from embedfleet.client.options import ClientConfig
 from embedfleet.client.retrying import Deadline
 from embedfleet.client.transport import METHODS, Method, Target, closed
 from embedfleet.client.work import Work
+from embedfleet.errors import InvalidRequest
 
 __all__ = ["AsyncCalls"]
 
@@ -36,6 +38,7 @@ class AsyncCalls:
         # Opened by the first call: a channel belongs to the event loop that it is opened in.
         self._channel: Any = None
         self._methods: dict[str, Any] = {}
+        self._limits = ItemLimits()
         self._closed = False
 
     async def close(self) -> None:
@@ -73,23 +76,41 @@ class AsyncCalls:
     async def _window(
         self, work: Work[Part], batches: Iterable[Batch], start: Callable[[], Deadline]
     ) -> AsyncGenerator[tuple[Batch, Part], None]:
-        pending: deque[asyncio.Task[tuple[Batch, Part]]] = deque()
+        pending: deque[asyncio.Task[list[tuple[Batch, Part]]]] = deque()
 
-        async def run(batch: Batch, deadline: Deadline) -> tuple[Batch, Part]:
+        async def send(batch: Batch, deadline: Deadline) -> tuple[Batch, Part]:
             response = await self.one(work.method, work.encode(batch), deadline)
             return batch, work.decode(response, batch)
 
+        async def run(batch: Batch) -> list[tuple[Batch, Part]]:
+            try:
+                return [await send(batch, start())]
+            except InvalidRequest as refusal:
+                await self._learn(work.model, batch, refusal, start())
+            return [await send(part, start()) for part in self._limits.fit(work.model, [batch])]
+
         try:
-            for batch in batches:
-                pending.append(asyncio.create_task(run(batch, start())))
+            for batch in self._limits.fit(work.model, batches):
+                pending.append(asyncio.create_task(run(batch)))
                 if len(pending) >= self._config.max_in_flight:
-                    yield await pending.popleft()
+                    for done in await pending.popleft():
+                        yield done
             while pending:
-                yield await pending.popleft()
+                for done in await pending.popleft():
+                    yield done
         finally:
             for task in pending:
                 task.cancel()
             await asyncio.gather(*pending, return_exceptions=True)
+
+    async def _learn(
+        self, model: str, batch: Batch, refusal: InvalidRequest, deadline: Deadline
+    ) -> None:
+        """Ask how many items fit into a request, if that was refused; else raise the refusal."""
+        if self._limits.is_news(model, batch, refusal):
+            method = METHODS["GetModel"]
+            found = await self.one(method, method.request(model=model.encode()), deadline)
+            self._limits.learn(model, batch, refusal, found.model.max_items_per_request)
 
     def _method(self, method: Method) -> Any:
         if self._closed:

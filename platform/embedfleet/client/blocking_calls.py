@@ -16,10 +16,12 @@ import grpc
 
 from embedfleet.client.attempts import seconds_for, seconds_to_next, unanswered
 from embedfleet.client.batches import Batch
+from embedfleet.client.limits import ItemLimits
 from embedfleet.client.options import ClientConfig
 from embedfleet.client.retrying import Deadline
 from embedfleet.client.transport import METHODS, Method, Target, closed
 from embedfleet.client.work import Work
+from embedfleet.errors import InvalidRequest
 
 __all__ = ["BlockingCalls"]
 
@@ -35,6 +37,7 @@ class BlockingCalls:
         self._channel = target.open(grpc, config)
         self._methods = {method.path: method.bind(self._channel) for method in METHODS.values()}
         self._metadata = target.metadata()
+        self._limits = ItemLimits()
         self._closed = False
 
     def close(self) -> None:
@@ -45,10 +48,15 @@ class BlockingCalls:
     def all(self, work: Work[Part], batches: Sequence[Batch], seconds: float) -> list[Part]:
         """Run a whole input within one deadline."""
         deadline = Deadline.after(seconds)
+        batches = list(self._limits.fit(work.model, batches))
         if len(batches) == 1:
             # A plain call answers sooner than a future: no thread hands it over.
-            response = self.one(work.method, work.encode(batches[0]), deadline)
-            return [work.decode(response, batches[0])]
+            try:
+                response = self.one(work.method, work.encode(batches[0]), deadline)
+            except InvalidRequest as refusal:
+                self._learn(work.model, batches[0], refusal, deadline)
+            else:
+                return [work.decode(response, batches[0])]
         return [part for _, part in self._window(work, batches, lambda: deadline)]
 
     def stream(
@@ -80,26 +88,41 @@ class BlockingCalls:
     ) -> Iterator[tuple[Batch, Part]]:
         pending: deque[tuple[Batch, Any, Any, Deadline]] = deque()
 
-        def first() -> tuple[Batch, Part]:
+        def first() -> Iterator[tuple[Batch, Part]]:
             batch, request, future, deadline = pending[0]
-            response = self._read(work.method, request, future, deadline, start)
+            try:
+                response = self._read(work.method, request, future, deadline, start)
+            except InvalidRequest as refusal:
+                self._learn(work.model, batch, refusal, start())
+                pending.popleft()
+                for part in self._limits.fit(work.model, [batch]):
+                    response = self.one(work.method, work.encode(part), start())
+                    yield part, work.decode(response, part)
+                return
             # Only now: what is still in the queue is cancelled if reading fails.
             pending.popleft()
-            return batch, work.decode(response, batch)
+            yield batch, work.decode(response, batch)
 
         try:
-            for batch in batches:
+            for batch in self._limits.fit(work.model, batches):
                 request = work.encode(batch)
                 deadline = start()
                 future = self._send(work.method, request, deadline)
                 pending.append((batch, request, future, deadline))
                 if len(pending) >= self._config.max_in_flight:
-                    yield first()
+                    yield from first()
             while pending:
-                yield first()
+                yield from first()
         finally:
             for _, _, future, _ in pending:
                 future.cancel()
+
+    def _learn(self, model: str, batch: Batch, refusal: InvalidRequest, deadline: Deadline) -> None:
+        """Ask how many items fit into a request, if that was refused; else raise the refusal."""
+        if self._limits.is_news(model, batch, refusal):
+            method = METHODS["GetModel"]
+            found = self.one(method, method.request(model=model.encode()), deadline)
+            self._limits.learn(model, batch, refusal, found.model.max_items_per_request)
 
     def _send(self, method: Method, request: Any, deadline: Deadline) -> Any:
         call = self._method(method)

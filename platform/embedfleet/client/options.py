@@ -71,6 +71,7 @@ class ClientConfig:
             more than three quarters of it is taken for lost and made again, unless it is the last.
         stream_timeout_seconds: The same for one request of a stream, which as a whole has none.
         max_batch_items: Items in one request. Small enough for several replicas to share an input.
+            A model that takes fewer gets fewer, once it has refused so many.
         max_batch_bytes: Text in one request; a longer text travels alone.
         max_in_flight: Requests of one call that are under way at once.
         max_attempts: Tries of one request whose failures do not say when to come back. A single

@@ -22,6 +22,10 @@ class Work(Protocol[Part]):
     def method(self) -> Method:
         """The RPC that takes a batch."""
 
+    @property
+    def model(self) -> str:
+        """Name or alias of the model that computes it."""
+
     def encode(self, batch: Batch) -> Any:
         """Write one batch as a request message."""
 

@@ -1,5 +1,10 @@
-"""A real gRPC server whose methods are functions of the request: the fake fleet of these tests."""
+"""A real gRPC server whose methods are functions of the request: the fake fleet of these tests.
 
+And both clients behind one set of methods.
+"""
+
+import asyncio
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -7,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
+from embedfleet.client import AsyncClient, Client
 from embedfleet.v1 import embedding_pb2, model_pb2, reranking_pb2
 
 Answer = Callable[[Any, grpc.ServicerContext], Any]
@@ -56,3 +62,45 @@ def serve() -> Iterator[Callable[..., str]]:
     yield start
     for server in servers:
         server.stop(grace=None).wait()
+
+
+class Waited:
+    """The asyncio client behind the blocking one's methods, so that one table covers both."""
+
+    def __init__(self, endpoint, **settings):
+        self._runner = asyncio.Runner()
+        self._client = AsyncClient(endpoint, **settings)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._runner.run(self._client.close())
+        self._runner.close()
+
+    def __getattr__(self, name):
+        method = getattr(self._client, name)
+
+        @functools.wraps(method)
+        def call(*args, **keywords):
+            result = method(*args, **keywords)
+            if hasattr(result, "__aiter__"):
+                return self._drain(result)
+            return self._runner.run(result)
+
+        return call
+
+    def _drain(self, results):
+        try:
+            while True:
+                try:
+                    yield self._runner.run(anext(results))
+                except StopAsyncIteration:
+                    return
+        finally:
+            self._runner.run(results.aclose())
+
+
+@pytest.fixture(params=[Client, Waited], ids=["blocking", "asyncio"])
+def connect(request):
+    return request.param

@@ -1,7 +1,6 @@
 """Both clients against a real server: batching, order, retries, deadlines, errors."""
 
 import asyncio
-import functools
 import itertools
 import threading
 from collections import Counter
@@ -18,48 +17,6 @@ from embedfleet.client import AsyncClient, Client, ClientConfig
 from embedfleet.v1 import common_pb2, embedding_pb2, reranking_pb2
 
 SMALL = ClientConfig(max_batch_items=4, max_in_flight=3)
-
-
-class Waited:
-    """The asyncio client behind the blocking one's methods, so that one table covers both."""
-
-    def __init__(self, endpoint, **settings):
-        self._runner = asyncio.Runner()
-        self._client = AsyncClient(endpoint, **settings)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._runner.run(self._client.close())
-        self._runner.close()
-
-    def __getattr__(self, name):
-        method = getattr(self._client, name)
-
-        @functools.wraps(method)
-        def call(*args, **keywords):
-            result = method(*args, **keywords)
-            if hasattr(result, "__aiter__"):
-                return self._drain(result)
-            return self._runner.run(result)
-
-        return call
-
-    def _drain(self, results):
-        try:
-            while True:
-                try:
-                    yield self._runner.run(anext(results))
-                except StopAsyncIteration:
-                    return
-        finally:
-            self._runner.run(results.aclose())
-
-
-@pytest.fixture(params=[Client, Waited], ids=["blocking", "asyncio"])
-def connect(request):
-    return request.param
 
 
 def vector_of(text, dimension=3):
