@@ -1,5 +1,6 @@
 """What the command line says to wrong usage, and what it needs to say it."""
 
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -8,6 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from embedfleet.cli.inputs import texts_from
 from embedfleet.cli.main import COMMANDS, cli, run
 
 
@@ -149,3 +151,19 @@ def test_a_file_beside_which_nothing_can_be_written_is_wrong_usage(tmp_path):
     assert code == 2
     assert f"--output-file is {tmp_path / 'no' / 'v.npy'}" in "".join(err.split("\n"))
     assert "No such file" in err
+
+
+def test_a_pipe_given_as_a_file_is_read_once():
+    """As in `embedfleet embed -f <(zcat texts.gz)`."""
+    read, write = os.pipe()
+    os.write(write, b"one\ntwo\n")
+    os.close(write)
+    texts = texts_from([], f"/dev/fd/{read}", "text")
+    assert (texts.total, list(texts.items)) == (None, ["one", "two"])
+    os.close(read)
+
+
+def test_the_lines_of_a_file_are_counted_before_they_are_read(tmp_path):
+    (tmp_path / "texts.txt").write_bytes(b"one\n\ntwo")
+    texts = texts_from([], str(tmp_path / "texts.txt"), "text")
+    assert (texts.total, list(texts.items)) == (3, ["one", "", "two"])

@@ -73,9 +73,15 @@ def texts_from(arguments: Sequence[str], file: str | None, field: str) -> Texts:
     if file is None or file == STDIN:
         return Texts(_lines(stdin, "stdin"), None)
     path = Path(file)
+    return Texts(_of_file(path, field), _num_lines(path))
+
+
+def _num_lines(path: Path) -> int | None:
+    """Count a file's lines; None for a pipe, which gives them only once."""
+    if not path.is_file():
+        return None
     with path.open("rb") as handle:
-        total = sum(1 for _ in handle)
-    return Texts(_of_file(path, field), total)
+        return sum(1 for _ in handle)
 
 
 def _of_file(path: Path, field: str) -> Iterator[str]:
