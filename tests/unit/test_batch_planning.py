@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedfleet.batching.planner import Limits, Pending, Waiting, lane, plan, urgency
+from embedfleet.batching.planner import Limits, Pending, Waiting, cost, lane, plan, urgency
 from embedfleet.messages import Priority
 
 LIMITS = Limits(
@@ -67,6 +67,60 @@ def test_filling_a_step_in_order(lengths, expected):
 )
 def test_a_shared_prefix_counts_once_a_step(pending, expected):
     assert ran(plan(Waiting(bulk=pending), LIMITS, now=0.0)) == expected
+
+
+def sharing(*num_tokens, first=0, prefix=b"q", prefix_tokens=90):
+    return items(*num_tokens, first=first, prefix=prefix, prefix_tokens=prefix_tokens)
+
+
+@pytest.mark.parametrize(
+    ("pending", "expected"),
+    [
+        pytest.param(sharing(*[10] * 12), list(range(9)), id="90 beside a prefix of 90"),
+        pytest.param(sharing(*[50] * 5, prefix_tokens=300), list(range(5)), id="longer than steps"),
+        pytest.param(sharing(*[10] * 9, prefix_tokens=50), list(range(5)), id="half is no more"),
+        pytest.param(sharing(95, 1), [0], id="full with its first"),
+        pytest.param(sharing(10, 10) + items(1, first=9), [0, 1], id="not for what has no prefix"),
+        pytest.param(
+            sharing(10, 10) + sharing(5, first=9, prefix=b"r", prefix_tokens=5),
+            [0, 1],
+            id="nor for what has another",
+        ),
+        pytest.param(
+            sharing(20, prefix=b"r", prefix_tokens=30) + sharing(10, first=1, prefix_tokens=60),
+            [0],
+            id="a prefix that does not fit is not begun",
+        ),
+        pytest.param(
+            items(5) + sharing(5, 40, 50, first=1),
+            [0, 1, 2],
+            id="twice the prefix holds for all of the step",
+        ),
+    ],
+)
+def test_a_bulk_step_grows_around_a_long_prefix(pending, expected):
+    assert ran(plan(Waiting(bulk=pending), LIMITS, now=0.0)) == expected
+
+
+def test_an_interactive_step_grows_around_no_prefix():
+    pending = sharing(5, 5, 5, prefix_tokens=30)
+    assert ran(plan(Waiting(interactive=pending), LIMITS, now=0.0)) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("count", "num_tokens", "prefix", "room", "expected"),
+    [
+        pytest.param(5, 70, 0, 100, 70, id="no prefix"),
+        pytest.param(1, 20, 40, 60, 60, id="one"),
+        pytest.param(3, 60, 40, 60, 100, id="one step to the token"),
+        pytest.param(4, 80, 40, 60, 160, id="two"),
+        pytest.param(4, 160, 40, 60, 320, id="one a step: two of 40 are over 60"),
+        pytest.param(3, 300, 40, 60, 420, id="each over the room runs alone"),
+        pytest.param(0, 0, 40, 60, 0, id="nothing left, no prefix either"),
+    ],
+)
+def test_cost_counts_the_prefix_once_a_step(count, num_tokens, prefix, room, expected):
+    assert cost(count, num_tokens, prefix, room) == expected
 
 
 @pytest.mark.parametrize(

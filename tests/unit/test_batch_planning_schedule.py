@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from embedfleet.batching.lanes import Work
 from embedfleet.batching.planner import Limits
 from embedfleet.batching.schedule import Schedule
-from embedfleet.errors import Overloaded
+from embedfleet.errors import Overloaded, TooLarge
 from embedfleet.messages import Priority
 
 LIMITS = Limits(
@@ -33,6 +33,15 @@ def work(*lengths, priority=BULK, at=0.0, deadline=NEVER, prefix=0):
 
 def lengths(step):
     return [pending.num_tokens for _, pending in step.parts]
+
+
+def computed(schedule):
+    """Run all that waits; return the tokens of each step."""
+    steps = []
+    while (step := schedule.next_step(0.0)) is not None:
+        steps.append(step.pack().num_tokens)
+        schedule.settle([(step, rows(step))], 0.1, 1.0)
+    return steps
 
 
 def measured(tokens_per_second):
@@ -137,15 +146,67 @@ def test_parts_of_a_request_in_two_steps_become_one_result():
     assert (submitted.compute_seconds, submitted.queue_seconds) == (5.0, 4.0)
 
 
-@pytest.mark.parametrize("texts", [(5, 6), (90, 20)], ids=["a whole request", "a part of one"])
-def test_what_is_put_back_waits_as_before(texts):
+@pytest.mark.parametrize(
+    ("texts", "num_steps"), [((5, 6), 1), ((90, 20), 2)], ids=["a whole request", "a part of one"]
+)
+def test_what_is_put_back_waits_as_before(texts, num_steps):
     schedule = Schedule(LIMITS)
     schedule.add(work(*texts, prefix=7))
     before = (schedule.num_items, schedule.num_tokens)
     step = schedule.next_step(0.0)
     schedule.restore(step)
-    assert (schedule.num_items, schedule.num_tokens) == before == (2, sum(texts) + 7)
+    assert (schedule.num_items, schedule.num_tokens) == before == (2, sum(texts) + 7 * num_steps)
     assert lengths(schedule.next_step(0.0)) == lengths(step)
+
+
+@pytest.mark.parametrize(
+    ("budget", "prefix", "texts", "num_steps"),
+    [
+        pytest.param(1_024, 100, [50] * 100, 6, id="a short prefix: 18 beside it"),
+        pytest.param(1_024, 900, [50] * 100, 6, id="near the budget: 18 and not 2"),
+        pytest.param(1_024, 1_100, [50] * 100, 5, id="over the budget: 22 and not 1"),
+        pytest.param(1_024, 900, [200] * 100, 25, id="longer texts: 4 and not 1"),
+        pytest.param(1_024, 1_100, [1_200] * 5, 5, id="texts longer than the prefix"),
+        pytest.param(16_384, 16_300, [200] * 200, 3, id="of a GPU: 81 and not 1"),
+    ],
+)
+def test_a_request_is_admitted_as_what_its_steps_compute(budget, prefix, texts, num_steps):
+    schedule = Schedule(Limits(budget, budget // 2, 10_000_000, 1_000))
+    request = schedule.add(work(*texts, prefix=prefix))
+    assert request.num_tokens == schedule.num_tokens == num_steps * prefix + sum(texts)
+    steps = computed(schedule)
+    assert (len(steps), sum(steps)) == (num_steps, request.num_tokens)
+    assert max(steps) <= max(budget, 2 * prefix, prefix + max(texts))
+
+
+def test_what_waits_costs_less_with_every_step():
+    schedule = Schedule(LIMITS)
+    schedule.add(work(*[10] * 20, prefix=90))
+    left = [schedule.num_tokens]
+    while (step := schedule.next_step(0.0)) is not None:
+        left.append(schedule.num_tokens)
+        assert left[-2] - left[-1] == step.pack().num_tokens
+    assert left == [470, 290, 110, 0]
+
+
+def test_a_prefix_in_many_steps_counts_against_the_queue():
+    limits = Limits(100, 40, max_queued_tokens=469, max_queued_items=1_000)
+    with pytest.raises(TooLarge, match="470 tokens"):
+        Schedule(limits).add(work(*[10] * 20, prefix=90))
+
+
+@given(
+    st.lists(st.integers(1, 150), min_size=1, max_size=60),
+    st.integers(1, 400),
+    st.integers(50, 300),
+)
+def test_a_prefix_never_costs_more_than_twice_what_continues_it(texts, prefix, budget):
+    """Each step but the last is filled with at least half as many tokens as the prefix has."""
+    schedule = Schedule(Limits(budget, 1, 1_000_000, 1_000))
+    schedule.add(work(*texts, prefix=prefix))
+    steps = computed(schedule)
+    assert sum(steps) <= prefix + 3 * sum(texts)
+    assert max(steps) <= max(budget, 2 * prefix, prefix + max(texts))
 
 
 actions = st.lists(
@@ -153,7 +214,7 @@ actions = st.lists(
         st.tuples(
             st.just("add"),
             st.lists(st.integers(1, 60), min_size=1, max_size=6),
-            st.integers(0, 30),
+            st.integers(0, 130),
             st.sampled_from(Priority),
         ),
         st.tuples(st.sampled_from(["run", "put back", "prepare", "query", "reconfigure"])),

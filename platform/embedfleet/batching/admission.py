@@ -20,7 +20,11 @@ UNMEASURED_RETRY_SECONDS = 1.0  # before the first step there is no speed to com
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a request costs and when it must be done; no deadline is infinity."""
+    """What a request costs and when it must be done; no deadline is infinity.
+
+    Attributes:
+        num_tokens: To compute, a shared prefix counted once a step.
+    """
 
     num_items: int
     num_tokens: int
@@ -55,7 +59,8 @@ def admit(demand: Demand, queue: QueueState, limits: Limits, now: float) -> Embe
     ):
         if asked > limit:
             return TooLarge(
-                f"The request has {asked:,} {what}; the queue holds at most {limit:,}. Split it."
+                f"The request takes {asked:,} {what} of a queue that holds at most {limit:,}. "
+                "Split it."
             )
         excess = queued + asked - limit
         if excess > 0:

@@ -13,7 +13,7 @@ from itertools import chain
 
 import numpy as np
 
-from embedfleet.batching.planner import Pending
+from embedfleet.batching.planner import Pending, cost
 from embedfleet.errors import EmbedfleetError
 from embedfleet.messages import Float32Array, Priority, TokenIds
 
@@ -43,9 +43,11 @@ class Request:
 
     Attributes:
         priority: The lane it waits in, which may differ from the one asked for.
-        num_tokens: Cost when computed in one step, the prefix counted once.
+        num_tokens: Cost of all of it, the prefix counted once a step.
+        room: Tokens beside the prefix in one step.
         waiting: Sequences in no step yet, longest first: what is left over fills gaps best.
-        waiting_tokens: Tokens still to be planned, the prefix counted once.
+        own_tokens: Tokens of `waiting`, without the prefix.
+        waiting_tokens: Cost of `waiting`, the prefix counted once a step.
         unfinished: Sequences without a result.
         rows: (n, ...) results so far; None before the first.
         done: Answered or given up: whatever a running step computes for it is thrown away.
@@ -56,7 +58,9 @@ class Request:
     priority: Priority
     urgency: float
     num_tokens: int
+    room: int
     waiting: list[Pending]
+    own_tokens: int
     waiting_tokens: int
     unfinished: int
     rows: Float32Array | None = None
@@ -68,6 +72,11 @@ class Request:
     def prefix_tokens(self) -> int:
         """Length of the shared prefix, 0 for none."""
         return 0 if self.work.prefix is None else len(self.work.prefix)
+
+    def wait(self, waiting: list[Pending], own_tokens: int) -> None:
+        """Let these sequences wait, longest first, and no others."""
+        self.waiting, self.own_tokens = waiting, own_tokens
+        self.waiting_tokens = cost(len(waiting), own_tokens, self.prefix_tokens, self.room)
 
     def store(self, positions: list[int], rows: Float32Array) -> None:
         """Keep the rows of some sequences, copied out of the step's array."""
@@ -130,24 +139,23 @@ class Lane:
         count = len(taken)
         if count == len(request.waiting):
             self.remove(request)
-            request.waiting, request.waiting_tokens = [], 0
+            request.wait([], 0)
             return
-        num_tokens = sum(pending.num_tokens for pending in taken)
-        request.waiting_tokens -= num_tokens
-        self.num_tokens -= num_tokens
-        self.num_items -= count
-        if request.waiting[count - 1] is taken[-1]:
-            del request.waiting[:count]
+        left = request.waiting
+        if left[count - 1] is taken[-1]:
+            del left[:count]
         else:
             gone = {pending.position for pending in taken}
-            request.waiting = [p for p in request.waiting if p.position not in gone]
+            left = [p for p in left if p.position not in gone]
+        self.num_items -= count
+        self.num_tokens -= request.waiting_tokens
+        request.wait(left, request.own_tokens - sum(pending.num_tokens for pending in taken))
+        self.num_tokens += request.waiting_tokens
 
     def restore(self, request: Request, items: Sequence[Pending]) -> None:
         """Put sequences back that were taken but not run."""
         if request.waiting:
             self.remove(request)
-        else:
-            request.waiting_tokens = request.prefix_tokens
-        request.waiting = sorted([*items, *request.waiting], key=lambda p: -p.num_tokens)
-        request.waiting_tokens += sum(pending.num_tokens for pending in items)
+        waiting = sorted([*items, *request.waiting], key=lambda p: -p.num_tokens)
+        request.wait(waiting, request.own_tokens + sum(pending.num_tokens for pending in items))
         self.add(request)

@@ -2,9 +2,10 @@
 
 Two lanes: interactive runs before bulk, except that bulk is owed a step after a few interactive
 ones. Inside a lane the most urgent goes first and always runs; the rest of the budget is filled in
-order, skipping what does not fit. Urgency is shortest job first with linear ageing: a request's
-turn comes once it has waited as long as it would take alone, so nothing submitted after that can
-overtake it and nothing waits for ever.
+order, skipping what does not fit. A bulk step may grow beyond its budget around a long shared
+prefix, so that this is computed for many sequences and not for each anew. Urgency is shortest job
+first with linear ageing: a request's turn comes once it has waited as long as it would take alone,
+so nothing submitted after that can overtake it and nothing waits for ever.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import NamedTuple
 
 from embedfleet.messages import Priority
 
-__all__ = ["BatchPlan", "Limits", "Pending", "Waiting", "lane", "plan", "urgency"]
+__all__ = ["BatchPlan", "Limits", "Pending", "Waiting", "cost", "lane", "plan", "urgency"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +24,11 @@ class Limits:
     """Bounds of one batcher; all can change under traffic.
 
     Attributes:
-        max_batch_tokens: Tokens of one bulk step, shared prefixes counted once.
+        max_batch_tokens: Tokens of one bulk step, shared prefixes counted once; twice the tokens
+            of a shared prefix where that is more.
         max_interactive_tokens: Tokens of one interactive step, and of a request that may wait in
             the interactive lane: it bounds what one query can hold up for the next.
-        max_queued_tokens: Tokens that may wait.
+        max_queued_tokens: Tokens that may wait, a shared prefix counted in every step of its own.
         max_queued_items: Sequences that may wait.
         max_interactive_streak: Interactive steps in a row while bulk waits.
         max_skipped: Misfits looked past when filling a step; bounds the time that planning takes.
@@ -50,6 +52,16 @@ class Limits:
                 raise ValueError(
                     f"{field.name} is {value}: it must be above 0. Set a larger value."
                 )
+
+    def step_tokens(self, priority: Priority, prefix_tokens: int = 0) -> int:
+        """Bound a step of this lane whose sequences share a prefix of so many tokens.
+
+        Beside a prefix there is room for as many tokens again: computing it once a step then costs
+        about as much as the rest of the step. An interactive request fits one step as it is.
+        """
+        if priority is Priority.INTERACTIVE:
+            return self.max_interactive_tokens
+        return max(self.max_batch_tokens, 2 * prefix_tokens)
 
 
 class Pending(NamedTuple):
@@ -109,6 +121,23 @@ def lane(priority: Priority, num_tokens: int, limits: Limits) -> Priority:
     return Priority.BULK if num_tokens > limits.max_interactive_tokens else priority
 
 
+def cost(num_sequences: int, num_tokens: int, prefix_tokens: int, room: int) -> int:
+    """Count the tokens computed for a request: its sequences', and its prefix's in every step.
+
+    How many steps is told as if all sequences were of their average length.
+
+    Args:
+        num_sequences: That wait to be computed.
+        num_tokens: Of these sequences together, without their prefix.
+        prefix_tokens: Of the prefix that they share, 0 for none.
+        room: Tokens beside the prefix in one step.
+    """
+    if not prefix_tokens or not num_sequences:
+        return num_tokens
+    sequences_a_step = max(1, room * num_sequences // num_tokens)
+    return num_tokens + prefix_tokens * -(-num_sequences // sequences_a_step)
+
+
 def urgency(
     submitted_at: float, deadline: float, num_tokens: int, tokens_per_second: float | None
 ) -> float:
@@ -130,13 +159,10 @@ def plan(waiting: Waiting, limits: Limits, now: float) -> BatchPlan:
     Time grows with the sequences taken and at most `max_skipped` misfits, not with the queue.
     """
     owed = waiting.streak >= limits.max_interactive_streak
-    lanes = [
-        (Priority.INTERACTIVE, waiting.interactive, limits.max_interactive_tokens),
-        (Priority.BULK, waiting.bulk, limits.max_batch_tokens),
-    ]
+    lanes = [(Priority.INTERACTIVE, waiting.interactive), (Priority.BULK, waiting.bulk)]
     expired: list[Pending] = []
-    for priority, pending, max_tokens in reversed(lanes) if owed else lanes:
-        run, reason = _fill(pending, (max_tokens, limits.max_skipped), now, expired)
+    for priority, pending in reversed(lanes) if owed else lanes:
+        run, reason = _fill(priority, pending, limits, now, expired)
         if run:
             bulk = priority is Priority.BULK
             order = f"bulk owed after {waiting.streak} interactive steps" if bulk and owed else ""
@@ -147,29 +173,36 @@ def plan(waiting: Waiting, limits: Limits, now: float) -> BatchPlan:
 
 
 def _fill(
-    pending: Iterable[Pending], bounds: tuple[int, int], now: float, expired: list[Pending]
+    priority: Priority,
+    pending: Iterable[Pending],
+    limits: Limits,
+    now: float,
+    expired: list[Pending],
 ) -> tuple[list[Pending], str]:
-    max_tokens, max_skipped = bounds
     run: list[Pending] = []
-    prefixes: set[bytes] = set()
-    room, skipped = max_tokens, 0
+    budget = full = limits.step_tokens(priority)
+    # Prefixes in the step, each with the tokens that the step may grow to around it.
+    bounds: dict[bytes | None, int] = {None: budget}
+    taken = skipped = 0
     for item in pending:
         if item.deadline <= now:
             expired.append(item)
             continue
-        shared = item.prefix is None or item.prefix in prefixes
-        cost = item.num_tokens if shared else item.num_tokens + item.prefix_tokens
-        # The most urgent always runs, alone if it is over the whole budget: nothing starves.
-        if run and cost > room:
+        tokens, bound = item.num_tokens, bounds.get(item.prefix)
+        if bound is None:
+            tokens += item.prefix_tokens
+        # Beyond the budget goes only what continues a prefix that the step computes anyway. The
+        # most urgent always runs, alone if it is over the whole budget: nothing starves.
+        if taken + tokens > (bound or budget) and run:
             skipped += 1
-            if skipped >= max_skipped:
+            if skipped >= limits.max_skipped:
                 break
             continue
         run.append(item)
-        room -= cost
-        if item.prefix is not None:
-            prefixes.add(item.prefix)
-        if room <= 0:
+        taken += tokens
+        if bound is None:
+            bounds[item.prefix] = limits.step_tokens(priority, item.prefix_tokens)
+            full = max(full, bounds[item.prefix])
+        if taken >= full:
             break
-    taken = max_tokens - room
-    return run, f"{len(run)} by urgency, {taken} of {max_tokens} tokens, {skipped} did not fit"
+    return run, f"{len(run)} by urgency, {taken} of {full} tokens, {skipped} did not fit"

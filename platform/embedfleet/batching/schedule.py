@@ -16,7 +16,16 @@ import numpy as np
 
 from embedfleet.batching.admission import Demand, QueueState, admit
 from embedfleet.batching.lanes import Lane, Request, Work
-from embedfleet.batching.planner import BatchPlan, Limits, Pending, Waiting, lane, plan, urgency
+from embedfleet.batching.planner import (
+    BatchPlan,
+    Limits,
+    Pending,
+    Waiting,
+    cost,
+    lane,
+    plan,
+    urgency,
+)
 from embedfleet.batching.steps import Outcome, Step
 from embedfleet.batching.throughput import Throughput
 from embedfleet.errors import EmbedfleetError
@@ -182,7 +191,9 @@ class Schedule:
             Pending(serial, position, len(sequence), work.deadline, prefix, prefix_tokens)
             for position, sequence in enumerate(work.sequences)
         ]
-        num_tokens = prefix_tokens + sum(pending.num_tokens for pending in waiting)
+        own_tokens = sum(pending.num_tokens for pending in waiting)
+        room = self.limits.step_tokens(Priority.BULK, prefix_tokens) - prefix_tokens
+        num_tokens = cost(len(waiting), own_tokens, prefix_tokens, room)
         if len(waiting) > 1:
             waiting.sort(key=attrgetter("num_tokens"), reverse=True)
         speed = self.throughput.tokens_per_second
@@ -192,7 +203,9 @@ class Schedule:
             priority=lane(work.priority, num_tokens, self.limits),
             urgency=urgency(work.submitted_at, work.deadline, num_tokens, speed),
             num_tokens=num_tokens,
+            room=room,
             waiting=waiting,
+            own_tokens=own_tokens,
             waiting_tokens=num_tokens,
             unfinished=len(waiting),
         )

@@ -67,9 +67,11 @@ class Batching(Part):
     """Limits of one replica's batcher."""
 
     max_batch_tokens: Annotated[int, Field(ge=64, le=16_777_216)] | None = None
-    """Tokens in one bulk step. Default: chosen by the device."""
+    """Tokens in one bulk step, or twice those of a reranker's query where that is more. Default:
+    chosen by the device."""
     max_queued_tokens: Annotated[int, Field(ge=1024, le=1_000_000_000)] = 1_000_000
-    """Tokens that may wait; more is refused with a retry hint."""
+    """Tokens that may wait, a reranker's query counted once a step; more is refused with a retry
+    hint."""
     max_queued_items: Annotated[int, Field(ge=1, le=10_000_000)] = 20_000
     """Sequences that may wait; more is refused with a retry hint."""
     max_items_per_request: Annotated[int, Field(ge=1, le=1_000_000)] = 2_048
