@@ -78,14 +78,14 @@ def batch_of(lengths: list[int], prefixes: list[int], parents: list[int] | None)
 
 
 @pytest.mark.parametrize("case", BATCHES.values(), ids=BATCHES)
-@pytest.mark.parametrize("path", ["segments", "varlen"])
+@pytest.mark.parametrize("path", ["segments", "varlen", "varlen, few keys at a time"])
 def test_a_batch_attends_as_the_textbook(path: str, case: tuple) -> None:
     batch = batch_of(*case)
     cpu = torch.device("cpu")
     attention = (
         SegmentAttention(batch, cpu)
         if path == "segments"
-        else VarlenAttention(batch, cpu, varlen_by_the_book)
+        else VarlenAttention(batch, cpu, varlen_by_the_book, 10 if "few" in path else 10_000)
     )
     generator = torch.Generator().manual_seed(0)
     q = torch.randn(batch.num_tokens, G * R, D, generator=generator)
@@ -100,3 +100,21 @@ def test_a_batch_attends_as_the_textbook(path: str, case: tuple) -> None:
     torch.testing.assert_close(got, torch.cat(expected), rtol=1e-4, atol=1e-5)
     last = torch.tensor([own[-1] for own in rows[batch.num_prefixes :]])
     torch.testing.assert_close(attention.last_tokens(q[last], k, v), got[last])
+
+
+def test_keys_are_gathered_for_as_many_sequences_as_may_have_them() -> None:
+    """Keys a segment: the prefix 5, then 8, 6, 12 and 6: at most 15 at a time."""
+    seen: list[int] = []
+
+    def kernel(query, key, value, cu_q, cu_k, max_q, max_k, *, window_size=(-1, -1)):
+        seen.append(len(key))
+        return query
+
+    batch = batch_of([3, 1, 7, 1], [5], [0, 0, 0, 0])
+    attention = VarlenAttention(batch, torch.device("cpu"), kernel, 15)
+    q, k = torch.zeros(batch.num_tokens, G * R, D), torch.zeros(batch.num_tokens, G, D)
+    attention.all_tokens(q, k, k)
+    assert seen == [5 + 8, 6, 12, 6]
+    seen.clear()
+    attention.last_tokens(q[-4:], k, k)
+    assert seen == [8 + 6, 12, 6]

@@ -14,6 +14,7 @@ from embedfleet.engine.torch.split import halves
 from embedfleet.engine.torch.tiles import plan_tiles
 
 TARGET = 8
+ROWS = 50
 
 
 def tokens(lengths: list[int], first: int = 0) -> list[np.ndarray]:
@@ -35,7 +36,7 @@ def batches(draw: st.DrawFn) -> PackedBatch:
 @given(batches())
 def test_every_span_finds_exactly_its_own_keys(batch: PackedBatch) -> None:
     """Run the plan on token ids in place of keys: each span must see prefix, past and itself."""
-    plan = plan_tiles(batch, TARGET)
+    plan = plan_tiles(batch, TARGET, ROWS)
     arena = np.full(plan.arena_rows, -1)
     segments = np.split(batch.token_ids, batch.cu_seqlens[1:-1])
     whole = segments[: batch.num_prefixes] + [
@@ -44,6 +45,9 @@ def test_every_span_finds_exactly_its_own_keys(batch: PackedBatch) -> None:
     ]
     expected = {int(ids[-1]): ids for ids in whole}
     next_row, pooled = 0, {}
+    base = int(batch.cu_seqlens[batch.num_prefixes])
+    longest = max(len(ids) for ids in whole)
+    assert plan.arena_rows - base <= max(ROWS, longest)
     for tile in plan.tiles:
         assert tile.start == next_row
         next_row = tile.stop
@@ -65,13 +69,20 @@ def test_every_span_finds_exactly_its_own_keys(batch: PackedBatch) -> None:
 
 
 def test_a_long_sequence_is_cut_evenly() -> None:
-    plan = plan_tiles(pack(tokens([17])), TARGET)
+    plan = plan_tiles(pack(tokens([17])), TARGET, ROWS)
     assert [tile.num_tokens for tile in plan.tiles] == [5, 6, 6], "not 8, 8 and a slow tile of 1"
 
 
 def test_the_arena_holds_one_tile_not_the_batch() -> None:
-    plan = plan_tiles(pack(tokens([8] * 50)), TARGET)
+    plan = plan_tiles(pack(tokens([8] * 50)), TARGET, ROWS)
     assert plan.arena_rows == 8
+
+
+def test_a_tile_copies_a_long_prefix_for_few_sequences() -> None:
+    prefix, *sequences = tokens([20, 1, 1, 1, 1, 1])
+    plan = plan_tiles(pack(sequences, [prefix], [0] * 5), TARGET, ROWS)
+    assert [tile.num_tokens for tile in plan.tiles] == [6, 7, 7, 2, 2, 1]
+    assert plan.arena_rows == 20 + 2 * 21, "two copies are 42 of 50 rows, three would be 63"
 
 
 def test_halves_keep_order_and_only_needed_prefixes() -> None:

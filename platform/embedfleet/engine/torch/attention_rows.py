@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -26,6 +27,7 @@ __all__ = ["RowAttention", "SegmentAttention", "VarlenAttention", "key_layout", 
 Kernel = Callable[..., Any]
 
 _MASKED_QUERIES = 1024
+_GATHERED_KEYS = 262_144  # 1 GiB with the values, in 8 heads of 128 and two bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,92 +83,151 @@ def varlen_kernel(device: torch.device, dtype: torch.dtype, head_dim: int) -> Ke
     return varlen_attn
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One run of the kernel over consecutive segments.
+
+    Attributes:
+        queries: Rows of the queries.
+        rows: (K,) rows of the keys; None where that is all of them.
+    """
+
+    queries: slice
+    rows: torch.Tensor | None
+    cu_q: torch.Tensor
+    cu_k: torch.Tensor
+    max_q: int
+    max_k: int
+
+
 class VarlenAttention:
-    """One kernel for all segments.
+    """One kernel for all segments, or for as many as may have their keys gathered at once.
 
     Args:
         batch: Its segments.
         device: Where queries, keys and values will be.
         kernel: Takes what `torch.nn.attention.varlen.varlen_attn` takes.
+        gathered_keys: Keys that may lie gathered behind their prefixes at a time; one segment may
+            have more.
     """
 
-    def __init__(self, batch: PackedBatch, device: torch.device, kernel: Kernel) -> None:
+    def __init__(
+        self,
+        batch: PackedBatch,
+        device: torch.device,
+        kernel: Kernel,
+        gathered_keys: int = _GATHERED_KEYS,
+    ) -> None:
         self._kernel = kernel
         # Before torch 2.12 the kernel took fewer key heads without being told.
         grouped = "enable_gqa" in inspect.signature(kernel).parameters
         self._options = {"enable_gqa": True} if grouped else {}
         layout, num_prefixes = key_layout(batch), batch.num_prefixes
-        lengths_q, lengths_k = np.diff(batch.cu_seqlens), np.diff(layout.cu_keys)
-        self._max_q, self._max_k = int(lengths_q.max()), int(lengths_k.max())
-        self._cu_q = _to(batch.cu_seqlens, device)
-        # The same object where lengths agree: that is how the kernel's dispatcher knows.
-        self._cu_k = self._cu_q if layout.rows is None else _to(layout.cu_keys, device)
-        self._rows = None if layout.rows is None else _to(layout.rows, device)
-        self._cu_one = torch.arange(batch.num_sequences + 1, dtype=torch.int32, device=device)
-        skipped = int(layout.cu_keys[num_prefixes])
-        self._last_rows = None if self._rows is None else self._rows[skipped:]
-        self._cu_last = _to(layout.cu_keys[num_prefixes:] - np.int32(skipped), device)
-        self._max_last = int(lengths_k[num_prefixes:].max())
+        last = np.arange(batch.num_sequences + 1, dtype=np.int32)
+        cut = partial(_calls, rows=layout.rows, device=device, gathered_keys=gathered_keys)
+        self._all = cut(batch.cu_seqlens, layout.cu_keys)
+        self._last = cut(last, layout.cu_keys[num_prefixes:])
 
     def all_tokens(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Attend from every token."""
-        if self._rows is not None:
-            k, v = k[self._rows], v[self._rows]
-        mixed: torch.Tensor = self._kernel(
-            q,
-            k,
-            v,
-            self._cu_q,
-            self._cu_k,
-            self._max_q,
-            self._max_k,
-            window_size=(-1, 0),
-            **self._options,
-        )
-        return mixed.flatten(1)
+        return self._run(self._all, q, k, v, window_size=(-1, 0))
 
     def last_tokens(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Attend from last tokens."""
-        if self._last_rows is not None:
-            k, v = k[self._last_rows], v[self._last_rows]
         # One query a sequence sees every key: no mask.
-        mixed: torch.Tensor = self._kernel(
-            q, k, v, self._cu_one, self._cu_last, 1, self._max_last, **self._options
+        return self._run(self._last, q, k, v)
+
+    def _run(
+        self,
+        calls: list[_Call],
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        **options: Any,
+    ) -> torch.Tensor:
+        mixed: list[torch.Tensor] = [
+            self._kernel(
+                q[call.queries],
+                k if call.rows is None else k[call.rows],
+                v if call.rows is None else v[call.rows],
+                call.cu_q,
+                call.cu_k,
+                call.max_q,
+                call.max_k,
+                **options,
+                **self._options,
+            )
+            for call in calls
+        ]
+        return (mixed[0] if len(mixed) == 1 else torch.cat(mixed)).flatten(1)
+
+
+def _calls(
+    cu_q: npt.NDArray[np.int32],
+    cu_keys: npt.NDArray[np.int32],
+    *,
+    rows: npt.NDArray[np.int64] | None,
+    device: torch.device,
+    gathered_keys: int,
+) -> list[_Call]:
+    """Cut segments, whose queries start at `cu_q`, where their keys would be too many."""
+    cuts = [0, len(cu_q) - 1] if rows is None else _cuts(cu_keys.tolist(), gathered_keys)
+    calls = []
+    for first, stop in pairwise(cuts):
+        q, keys = cu_q[first : stop + 1], cu_keys[first : stop + 1]
+        own = _to(q - q[0], device)
+        calls.append(
+            _Call(
+                queries=slice(int(q[0]), int(q[-1])),
+                rows=None if rows is None else _to(rows[keys[0] : keys[-1]], device),
+                cu_q=own,
+                # The same object where lengths agree: that is how the kernel's dispatcher knows.
+                cu_k=own if cu_keys is cu_q else _to(keys - keys[0], device),
+                max_q=int(np.diff(q).max()),
+                max_k=int(np.diff(keys).max()),
+            )
         )
-        return mixed.flatten(1)
+    return calls
+
+
+def _cuts(cu_keys: list[int], gathered_keys: int) -> list[int]:
+    """Bound groups of consecutive segments: each one segment, or no more keys than that."""
+    cuts = [0]
+    for segment, stop in enumerate(cu_keys[1:]):
+        if stop - cu_keys[cuts[-1]] > gathered_keys and segment > cuts[-1]:
+            cuts.append(segment)
+    return [*cuts, len(cu_keys) - 1]
 
 
 class SegmentAttention:
     """One fused call a segment, on any device and in any type."""
 
     def __init__(self, batch: PackedBatch, device: torch.device) -> None:
-        layout = key_layout(batch)
-        self._bounds = batch.cu_seqlens.tolist()
-        self._key_bounds = layout.cu_keys.tolist()
-        self._rows = None if layout.rows is None else _to(layout.rows, device)
+        own = [slice(start, stop) for start, stop in pairwise(batch.cu_seqlens.tolist())]
+        parents = [-1] * batch.num_prefixes + batch.prefix_of.tolist()
+        self._own = own
+        self._prefixes = [own[parent] if parent >= 0 else None for parent in parents]
         self._num_prefixes = batch.num_prefixes
 
     def all_tokens(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Attend from every token."""
-        if self._rows is not None:
-            k, v = k[self._rows], v[self._rows]
         mixed = torch.empty_like(q)
-        for i in range(len(self._bounds) - 1):
-            rows = slice(self._bounds[i], self._bounds[i + 1])
-            keys = slice(self._key_bounds[i], self._key_bounds[i + 1])
-            _attend_segment(q[rows], k[keys], v[keys], mixed[rows])
+        for i, rows in enumerate(self._own):
+            _attend_segment(q[rows], self._keys(k, i), self._keys(v, i), mixed[rows])
         return mixed.flatten(1)
 
     def last_tokens(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Attend from last tokens."""
-        if self._rows is not None:
-            k, v = k[self._rows], v[self._rows]
         mixed = torch.empty_like(q)
         for row in range(len(q)):
-            i = self._num_prefixes + row
-            keys = slice(self._key_bounds[i], self._key_bounds[i + 1])
-            _attend_segment(q[row : row + 1], k[keys], v[keys], mixed[row : row + 1])
+            i, one = self._num_prefixes + row, slice(row, row + 1)
+            _attend_segment(q[one], self._keys(k, i), self._keys(v, i), mixed[one])
         return mixed.flatten(1)
+
+    def _keys(self, x: torch.Tensor, segment: int) -> torch.Tensor:
+        """Gather one segment's keys or values behind its prefix's, and no other's beside them."""
+        own, prefix = self._own[segment], self._prefixes[segment]
+        return x[own] if prefix is None else torch.cat((x[prefix], x[own]))
 
 
 def _attend_segment(

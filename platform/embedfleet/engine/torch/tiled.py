@@ -27,6 +27,7 @@ from embedfleet.engine.torch.weights import RawLayer, Weights
 __all__ = ["TiledDecoder", "TiledLayer"]
 
 _TILE_TOKENS = 512
+_TILE_ROWS = 32_768  # keys and values of a tile take no more than those of the longest text
 _ALIGNED_COLUMNS = 8  # rows of activations that start off a vector's boundary cost MKL up to 40 %
 
 
@@ -101,7 +102,7 @@ class TiledDecoder:
     def start(self, batch: PackedBatch, weights: Weights[TiledLayer]) -> _Run:
         """Look up the embeddings and plan the tiles."""
         c = self._config
-        plan = plan_tiles(batch, _TILE_TOKENS)
+        plan = plan_tiles(batch, _TILE_TOKENS, _TILE_ROWS)
         token_ids = torch.from_numpy(batch.token_ids)
         positions = torch.from_numpy(batch.positions)
         angles = self._rotary.angles(positions, int(batch.positions.max()))

@@ -80,21 +80,28 @@ class TilePlan:
     arena_rows: int
 
 
-def plan_tiles(batch: PackedBatch, target_tokens: int) -> TilePlan:
+def plan_tiles(batch: PackedBatch, target_tokens: int, max_rows: int) -> TilePlan:
     """Group segments into tiles of about `target_tokens`.
 
     A tile closes once it has `target_tokens`; a longer segment becomes chunks of equal size, at
     most `target_tokens` each, in tiles of its own. So a tile has fewer than twice the target.
+
+    Args:
+        batch: What to cut.
+        target_tokens: Of one tile.
+        max_rows: Of the arena, for the segments of one tile with the copies of their prefixes; a
+            segment that takes more is in a tile without others.
     """
-    return _Planner(batch, target_tokens).run()
+    return _Planner(batch, target_tokens, max_rows).run()
 
 
 class _Planner:
-    def __init__(self, batch: PackedBatch, target_tokens: int) -> None:
+    def __init__(self, batch: PackedBatch, target_tokens: int, max_rows: int) -> None:
         self._bounds = batch.cu_seqlens.tolist()
         self._parents = [-1] * batch.num_prefixes + batch.prefix_of.tolist()
         self._num_prefixes = batch.num_prefixes
         self._target = target_tokens
+        self._max_rows = max_rows
         self._base = self._bounds[batch.num_prefixes]  # prefixes lie in the arena as in the batch
         self._free = self._base
         self._arena_rows = self._base
@@ -104,6 +111,8 @@ class _Planner:
     def run(self) -> TilePlan:
         for segment in range(len(self._parents)):
             length = self._bounds[segment + 1] - self._bounds[segment]
+            if self._free - self._base + self._shared(segment) + length > self._max_rows:
+                self._open = None
             if length > self._target:
                 self._open = None
                 self._add(segment, -(-length // self._target))
@@ -142,14 +151,17 @@ class _Planner:
             return self._bounds[segment], 0
         if not any(span.slot >= self._base for span in tile.spans):
             self._free = self._base  # nothing from earlier tiles is needed any more
-        slot, shared = self._free, 0
-        parent = self._parents[segment]
-        if parent >= 0:
-            shared = self._bounds[parent + 1] - self._bounds[parent]
-            tile.copies.append(Copy(self._bounds[parent], slot, shared))
+        slot, shared = self._free, self._shared(segment)
+        if shared:
+            tile.copies.append(Copy(self._bounds[self._parents[segment]], slot, shared))
         self._free += shared + self._bounds[segment + 1] - self._bounds[segment]
         self._arena_rows = max(self._arena_rows, self._free)
         return slot, shared
+
+    def _shared(self, segment: int) -> int:
+        """Return the length of the segment's shared prefix, 0 for none."""
+        parent = self._parents[segment]
+        return self._bounds[parent + 1] - self._bounds[parent] if parent >= 0 else 0
 
 
 def _write(tile: Tile, span: Span) -> None:
