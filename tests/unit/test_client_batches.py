@@ -1,6 +1,7 @@
 """How an input becomes requests, and how errors find their place in the whole."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -9,6 +10,9 @@ from hypothesis import strategies as st
 
 from embedfleet import errors
 from embedfleet.client.batches import raise_first, rebase, split
+from embedfleet.client.options import RerankKeywords, rerank_options
+from embedfleet.client.reranking import RerankWork
+from embedfleet.wire import reranking_pb2
 
 
 @pytest.mark.parametrize(
@@ -117,3 +121,45 @@ def test_the_first_error_is_raised(found, said):
 
 def test_no_error_raises_nothing():
     raise_first({}, "items")
+
+
+def answer(request):
+    """Rank as a fleet does; a document is its own log-odds, in words."""
+    odds = {index: float(text) for index, text in enumerate(request.documents)}
+    best = sorted(odds, key=lambda index: -odds[index])
+    results = [
+        reranking_pb2.RerankResult(
+            index=index,
+            score=odds[index] if request.raw_scores else 1 / (1 + math.exp(-odds[index])),
+        )
+        for index in best[: request.top_n if request.HasField("top_n") else None]
+    ]
+    return reranking_pb2.RerankResponse(results=results)
+
+
+def ranked(documents, max_items, **keywords):
+    options, call = rerank_options(RerankKeywords(**keywords), 1.0)
+    work = RerankWork("m", "q", documents, options, call)
+    batches = list(split(documents, max_items, 1_000, "documents"))
+    return work.join([work.decode(answer(work.encode(each)), each) for each in batches]).results
+
+
+@pytest.mark.parametrize("raw_scores", [False, True])
+@pytest.mark.parametrize("top_n", [None, 1, 3])
+@pytest.mark.parametrize("max_items", [2, 9], ids=["several requests", "one request"])
+@pytest.mark.parametrize(
+    "odds",
+    [
+        pytest.param([17.5, 18.5, 18.0, 19.0], id="equal in float32 as probabilities"),
+        pytest.param([38.0, 45.0, 40.0, 50.0], id="in float64 too"),
+        pytest.param([-120.0, -105.0, -110.0, -104.0], id="below the smallest float32"),
+        pytest.param([0.0, 2.0, -1.0, 1.0], id="apart"),
+    ],
+)
+def test_a_ranking_of_several_requests_is_by_log_odds(odds, max_items, top_n, raw_scores):
+    keywords = {} if top_n is None else {"top_n": top_n}
+    found = ranked([str(each) for each in odds], max_items, raw_scores=raw_scores, **keywords)
+    best = sorted(odds, reverse=True)[:top_n]
+    assert [odds[result.index] for result in found] == best
+    wanted = best if raw_scores else [1 / (1 + math.exp(-each)) for each in best]
+    assert [result.score for result in found] == pytest.approx(wanted, rel=1e-12)

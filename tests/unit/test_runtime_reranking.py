@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -76,3 +77,32 @@ async def test_a_failure_is_told_whatever_the_cut(top_n):
     assert [o.score for o in scored] == sorted((o.score for o in scored), reverse=True)
     assert result.num_documents == 5
     assert result.num_failed == 2
+
+
+def log_odds_of(**by_word):
+    def score(tokenizer):
+        values = {int(tokenizer.encode(f" {word}")[0]): odds for word, odds in by_word.items()}
+        return values.__getitem__
+
+    return score
+
+
+@pytest.mark.parametrize("raw_scores", [False, True])
+@pytest.mark.parametrize(
+    ("one", "two", "three"),
+    [
+        pytest.param(38.0, 45.0, 40.0, id="all 1.0 in float64"),
+        pytest.param(17.5, 18.5, 18.0, id="all 1.0 on the wire, in float32"),
+        pytest.param(-800.0, -750.0, -760.0, id="all 0.0"),
+        pytest.param(-1.0, 2.0, 0.5, id="apart"),
+    ],
+)
+async def test_documents_are_ranked_by_log_odds(one, two, three, raw_scores):
+    async with reranker(log_odds_of(one=one, two=two, three=three)) as runtime:
+        documents = ["one", "two", "three"]
+        whole = await runtime.rerank("q", documents, RerankOptions(raw_scores=raw_scores))
+        best = await runtime.rerank("q", documents, RerankOptions(raw_scores=raw_scores, top_n=1))
+    assert [o.index for o in whole.outcomes] == [1, 2, 0]
+    assert [o.index for o in best.outcomes] == [1]
+    wanted = two if raw_scores else math.exp(min(two, 0.0)) / (1 + math.exp(-abs(two)))
+    assert best.outcomes[0].score == pytest.approx(wanted, rel=1e-12)

@@ -1,13 +1,17 @@
 """Rerank requests to wire messages, and the answers to rankings.
 
-A score stands for itself, so documents may be scored in several requests and ranked together.
+A score stands for itself, so documents may be scored in several requests and ranked together. The
+fleet is asked for log-odds, which still differ where probabilities have become 1 or equal in the
+float32 that an answer holds; they are made probabilities once the order is known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
+
+import numpy as np
 
 from embedfleet.client.batches import Batch, raise_first
 from embedfleet.client.decoding import (
@@ -26,6 +30,7 @@ from embedfleet.client.results import RankedDocument, Ranking
 from embedfleet.client.transport import METHODS, Method
 from embedfleet.errors import EmbedfleetError
 from embedfleet.messages import RerankOptions
+from embedfleet.scores import probabilities
 from embedfleet.wire import reranking_pb2
 
 __all__ = ["RerankWork"]
@@ -51,7 +56,7 @@ class RerankWork:
             documents=batch.texts("documents"),
             instruction=optional_bytes(options.instruction),
             top_n=options.top_n,
-            raw_scores=options.raw_scores,
+            raw_scores=True,
             max_tokens_per_document=options.max_tokens_per_document,
             truncation=options.truncation,
             priority=options.priority,
@@ -59,7 +64,7 @@ class RerankWork:
         )
 
     def decode(self, response: reranking_pb2.RerankResponse, batch: Batch) -> Ranking:
-        """Read one batch's scores; raises the first document's error unless errors are kept."""
+        """Read one batch's log-odds; raises the first document's error unless errors are kept."""
         results: list[RankedDocument] = []
         errors: dict[int, EmbedfleetError] = {}
         for found in response.results:
@@ -89,17 +94,21 @@ class RerankWork:
         )
 
     def join(self, parts: Sequence[Ranking]) -> Ranking:
-        """Rank the documents of all batches together."""
+        """Rank the documents of all batches together, and score them as was asked for."""
         for part in parts:
             refuse_other_contract(parts[0].provenance, part.provenance)
         ranked = sorted(
             (result for part in parts for result in part.results),
             key=lambda result: (-result.score, result.index),
-        )
+        )[: self.options.top_n]
         return Ranking(
-            results=tuple(ranked[: self.options.top_n]),
+            results=tuple(ranked if self.options.raw_scores else map(_as_probability, ranked)),
             errors={index: error for part in parts for index, error in part.errors.items()},
             usage=sum_usage(part.usage for part in parts),
             timings=sum_timings(part.timings for part in parts),
             provenance=parts[0].provenance,
         )
+
+
+def _as_probability(result: RankedDocument) -> RankedDocument:
+    return replace(result, score=float(probabilities(np.array(result.score, np.float64))))

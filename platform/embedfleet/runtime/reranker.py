@@ -138,29 +138,32 @@ class RerankerRuntime(ModelRuntime):
 def _ranked(
     tokens: RerankTokens, submitted: Submitted | None, options: RerankOptions
 ) -> list[RerankOutcome]:
-    """Join documents with their scores, best first, ties and failures in the request's order."""
-    outcomes = []
+    """Join documents with their scores, best first, ties and failures in the request's order.
+
+    Log-odds give the order: probabilities near 0 and 1 are equal where these still differ.
+    """
+    ranked: list[tuple[float, RerankOutcome]] = []
     row = 0
     for index, document in enumerate(tokens.documents):
         if isinstance(document, EmbedfleetError) or submitted is None:
             error = document if isinstance(document, EmbedfleetError) else None
-            outcomes.append(RerankOutcome(index, error=error))
+            ranked.append((0.0, RerankOutcome(index, error=error)))
             continue
         error = submitted.errors.get(row)
         # Rows have no columns where no sequence of the request got one.
         log_odds = 0.0 if error else float(submitted.rows[row])
         score = log_odds if options.raw_scores else float(probabilities(np.array(log_odds)))
         row += 1
-        outcomes.append(
-            RerankOutcome(
-                index,
-                score=0.0 if error else score,
-                num_tokens=len(document.token_ids),
-                truncated=document.truncated,
-                error=error,
-            )
+        outcome = RerankOutcome(
+            index,
+            score=0.0 if error else score,
+            num_tokens=len(document.token_ids),
+            truncated=document.truncated,
+            error=error,
         )
-    return sorted(outcomes, key=lambda outcome: (outcome.error is not None, -outcome.score))
+        ranked.append((log_odds, outcome))
+    ranked.sort(key=lambda pair: (pair[1].error is not None, -pair[0]))
+    return [outcome for _, outcome in ranked]
 
 
 def _best(outcomes: list[RerankOutcome], top_n: int | None) -> list[RerankOutcome]:
