@@ -30,7 +30,7 @@ from embedfleet.serving.codec import (
     rerank_stream_failure,
 )
 from embedfleet.serving.ingress import Call, Ingress, StreamHandler, UnaryHandler
-from embedfleet.serving.running import RunningApplications
+from embedfleet.serving.running import Ask, RunningApplications, ask_serve
 from embedfleet.serving.services import SERVICES, Malformed
 from embedfleet.status import from_status
 from embedfleet.wire import embedding_pb2 as wire_embedding
@@ -46,11 +46,11 @@ HEALTH_WATCH_SECONDS: Final = 5.0
 class Router(Ingress):
     """Ingress of the application `router`; its settings name every model of the fleet."""
 
-    def __init__(self) -> None:
+    def __init__(self, ask: Ask = ask_serve) -> None:
         self._settings = RouterSettings(fleet="")
         self._by_name: dict[str, RoutedModel] = {}
         self._handles: dict[str, DeploymentHandle] = {}
-        self._running = RunningApplications()
+        self._running = RunningApplications(ask)
         unary: dict[type[Message], UnaryHandler] = {
             wire_embedding.EmbedRequest: self._forward,
             wire_reranking.RerankRequest: self._forward,
@@ -182,7 +182,8 @@ class Router(Ingress):
     async def Watch(self, request: Any, grpc_context: Any) -> AsyncGenerator[Any, None]:
         """Send a health status now and at every change, until the caller leaves.
 
-        As grpc/health/v1/health.proto wants it, a name that is not known yet is a status too.
+        As grpc/health/v1/health.proto wants it, a name that is not known yet is a status too; and
+        so is a health that cannot be told, as while Serve's controller is away for long.
         """
         if isinstance(request, Malformed):
             yield await self._answer(request, grpc_context)
@@ -194,6 +195,10 @@ class Router(Ingress):
             except ModelNotFound:
                 unknown = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
                 health = health_pb2.HealthCheckResponse(status=unknown)
+            except Unavailable:
+                health = health_pb2.HealthCheckResponse(
+                    status=health_pb2.HealthCheckResponse.UNKNOWN
+                )
             if health.status != last:
                 last = health.status
                 yield health
