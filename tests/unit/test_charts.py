@@ -271,6 +271,12 @@ def test_what_is_not_asked_for_is_not_there(values: dict[str, Any], absent: set[
 
 
 @needs_helm
+def test_broken_pods_of_the_operator_block_no_drain() -> None:
+    budget = only(rendered({}), "PodDisruptionBudget")
+    assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+
+
+@needs_helm
 def test_releases_of_one_name_share_nothing() -> None:
     def names(namespace: str) -> set[tuple[str, str, str]]:
         manifests = rendered({"watchNamespaces": ["search"]}, namespace=namespace)

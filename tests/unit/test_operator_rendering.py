@@ -218,6 +218,13 @@ def test_pods_are_found_by_everything_that_selects_them(case: str) -> None:
         assert group["template"]["metadata"]["labels"] == head
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_broken_pods_of_the_edge_block_no_drain(case: str) -> None:
+    budget = only(rendered(case), "PodDisruptionBudget")["spec"]
+    # https://kubernetes.io/docs/tasks/run-application/configure-pdb/#unhealthy-pod-eviction-policy
+    assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+
+
 def fleet(spec: str, name: str = "f") -> str:
     return f"{HEAD}metadata: {{name: {name}, namespace: n}}\nspec: {{{spec}}}\n"
 

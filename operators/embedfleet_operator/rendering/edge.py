@@ -63,7 +63,12 @@ def edge(fleet: Fleet, models: Sequence[Model], target: Target) -> tuple[Manifes
     """Build the edge: ConfigMap, Deployment, Service and PodDisruptionBudget."""
     config_map = _config_map(fleet, models, target)
     selector = {"matchLabels": pod_labels(fleet, EDGE)}
-    budget = {"maxUnavailable": 1, "selector": selector}
+    # A pod that answers nobody would otherwise hold up drains for as long as it is broken.
+    budget = {
+        "maxUnavailable": 1,
+        "selector": selector,
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+    }
     return (
         config_map,
         _deployment(fleet, target, _checksum(config_map["data"], target)),
