@@ -233,6 +233,7 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     fleet(
         {**POOL, "minNodes": 1, "maxNodes": 4, "nodeSelector": {"cloud.example/gpu": "h200"},
          "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}]},
+        imagePullSecrets=["r.example", "b"], serviceAccountName="reader",
         tls={"secretName": "tls", "clientCaSecretName": "ca"}, auth={"tokenSecretName": "t"},
         gcsFaultTolerance={"redisAddress": "redis:6379"}, head={"cpus": 4}, image="fleet:1",
     ),
@@ -269,7 +270,10 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     cache({"hub": {"name": "someone/x", "tokenSecretName": "t"}}, revision=COMMIT),
     cache({"path": {"folder": "/m"}}, digests={"weights": "ab" * 32, "tokenizer": "cd" * 32}),
     cache({"pvc": {"claimName": "m", "folder": "/q"}}),
-    cache({"s3": {"bucket": "models", "prefix": "q", "region": "eu", "endpoint": "http://s3"}}),
+    cache(
+        {"s3": {"bucket": "models", "prefix": "q", "region": "eu", "endpoint": "http://s3"}},
+        imagePullSecrets=["r.example"], serviceAccountName="reader",
+    ),
     cache({"gcs": {"bucket": "models", "prefix": "q", "credentialsSecretName": "s"}}),
     cache({"oci": {"reference": f"r.example:5000/q@sha256:{'ab' * 32}"}}),
     cache(
@@ -319,6 +323,8 @@ def test_names_that_are_refused(client: httpx.Client, name: str) -> None:
 def test_a_list_of_named_things_has_each_name_once(client: httpx.Client) -> None:
     for kind, spec in (
         fleet({"name": "a"}, {"name": "a"}),
+        fleet(imagePullSecrets=["a", "a"]),
+        cache({"path": {"folder": "/m"}}, imagePullSecrets=["a", "a"]),
         embedder(aliases=["x", "x"]),
         embedder(dimension=32, allowedDimensions=[32, 32]),
         route({"name": "all", "targets": [{"model": "a"}, {"model": "a"}]}),

@@ -104,6 +104,21 @@ def assert_made_from(pod: dict[str, Any], template: dict[str, Any]) -> None:
     assert all(each in spec["tolerations"] for each in asked)
 
 
+def test_an_account_that_is_named_no_more_is_forgotten(plane: ControlPlane) -> None:
+    manifests = given("cpu-only")
+    fleet = manifests.only_fleet()
+    at = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/accounts"
+    found = []
+    for account in ("reader", None):
+        spec = fleet.spec.model_copy(update={"service_account_name": account})
+        told = fleet.model_copy(update={"spec": spec})
+        edge = only(render(told, manifests.models, TARGET), "Deployment")
+        edge["metadata"] |= {"name": "accounts", "namespace": NAMESPACE}
+        pod = plane.apply(at, edge)["spec"]["template"]["spec"]
+        found.append((pod.get("serviceAccountName"), pod.get("serviceAccount")))
+    assert found == [("reader", "reader"), (None, None)]
+
+
 def within(written: Any, there: Any) -> bool:
     """Tell whether everything that was written is there, with whatever beside it."""
     if isinstance(written, dict) and isinstance(there, dict):

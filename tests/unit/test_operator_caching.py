@@ -106,6 +106,17 @@ def test_what_is_fetched_is_in_the_jobs_name() -> None:
     assert job_name(changed(hub, storage=None)) == name
 
 
+def test_a_job_is_pulled_and_runs_as_it_is_told() -> None:
+    (s3,) = (each for each in CACHES if each.name == "s3")
+    told = changed(s3, image_pull_secrets=("r.example",), service_account_name="reader")
+    assert pod_of(told) == pod_of(s3) | {
+        "imagePullSecrets": [{"name": "r.example"}], "serviceAccountName": "reader",
+    }  # fmt: skip
+    # A Job whose image could not be pulled never changes: what mends it is another one.
+    named = (changed(s3, image_pull_secrets=("r.example",)), told, s3)
+    assert len({job_name(each) for each in named}) == 3
+
+
 def test_the_longest_name_fits_where_it_is_repeated() -> None:
     """A Job's name becomes a label of its pods: 63 characters at most."""
     longest = f"{HEAD}kind: ModelCache\nmetadata: {{name: {'a' * 47}}}\n"

@@ -120,6 +120,8 @@ def test_gpus_of_a_pool_are_named_as_the_manifest_names_them() -> None:
         ("head: {memoryGib: 3}", {"spec.head.memoryGib"}, Impact.NEW_CLUSTER),
         ("rayVersion: 2.60.1", {"spec.rayVersion"}, Impact.NEW_CLUSTER),
         ("image: other:1", {"spec.image"}, Impact.NEW_CLUSTER),
+        ("imagePullSecrets: [r.example]", {"spec.imagePullSecrets"}, Impact.NEW_CLUSTER),
+        ("serviceAccountName: reader", {"spec.serviceAccountName"}, Impact.NEW_CLUSTER),
         (
             "auth: {tokenSecretName: s}", {"spec.auth", "spec.auth.tokenSecretName"},
             Impact.NEW_CLUSTER,

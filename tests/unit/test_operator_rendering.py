@@ -288,6 +288,32 @@ def test_nodes_of_a_pool(pool: str, selector: dict[str, str] | None) -> None:
     assert group["template"]["spec"].get("nodeSelector") == selector
 
 
+def test_every_pod_pulls_with_the_secrets_that_are_named() -> None:
+    spec = "pools: [{name: a}], imagePullSecrets: [one.example, two]"
+    plain = render_all(parse_manifests(fleet("pools: [{name: a}]")))
+    pods = list(pod_specs(render_all(parse_manifests(fleet(spec)))))
+    secrets = {"imagePullSecrets": [{"name": "one.example"}, {"name": "two"}]}
+    assert pods == [pod | secrets for pod in pod_specs(plain)], "edge, head and workers"
+
+
+def test_only_the_head_keeps_the_account_that_kuberay_makes_for_it() -> None:
+    """It has the autoscaler's rights; KubeRay makes none where one is named."""
+    spec = "pools: [{name: a}, {name: b}], serviceAccountName: reader"
+    edge, head, *workers = pod_specs(render_all(parse_manifests(fleet(spec))))
+    assert "serviceAccountName" not in head
+    for pod in (edge, *workers):
+        assert pod["serviceAccountName"] == "reader"
+        assert pod["automountServiceAccountToken"] is False, "nobody there calls the API server"
+
+
+def test_an_edge_before_a_cluster_that_runs_is_pulled_likewise() -> None:
+    existing = "existingCluster: {dashboard: 'http://ray:8265', serveHost: ray}"
+    spec = f"{existing}, imagePullSecrets: [one], serviceAccountName: reader"
+    pod = only(render_all(parse_manifests(fleet(spec))), "Deployment")["spec"]["template"]["spec"]
+    assert pod["imagePullSecrets"] == [{"name": "one"}]
+    assert pod["serviceAccountName"] == "reader"
+
+
 @pytest.mark.parametrize(
     ("spec", "field", "remedy"),
     [

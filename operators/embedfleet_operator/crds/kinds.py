@@ -41,6 +41,8 @@ _SET: Final = ListType("set")
 
 LISTS: Final[Mapping[tuple[str, str], ListType]] = {
     ("FleetSpec", "pools"): ListType("map", "name"),
+    ("FleetSpec", "imagePullSecrets"): _SET,
+    ("ModelCacheSpec", "imagePullSecrets"): _SET,
     ("EmbedderSpec", "aliases"): _SET,
     ("EmbedderSpec", "allowedDimensions"): _SET,
     ("RerankerSpec", "aliases"): _SET,

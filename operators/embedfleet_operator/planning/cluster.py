@@ -42,6 +42,8 @@ _FIELDS: Final = (
     (r"gcsFaultToleranceOptions\.redisAddress", "spec.gcsFaultTolerance.redisAddress"),
     (r"gcsFaultToleranceOptions\.redisPassword", "spec.gcsFaultTolerance.passwordSecretName"),
     (r".*\.template\.spec\.containers\.[a-z-]+\.image$", "spec.image"),
+    (r".*\.template\.spec\.imagePullSecrets\.", "spec.imagePullSecrets"),
+    (r".*\.template\.spec\.serviceAccountName$", "spec.serviceAccountName"),
     (r".*\.(?:volumeMounts|volumes)\.cache-([a-z0-9-]+)\.", r"spec.model.cache (\1)"),
     (rf"headGroupSpec\.{_RESOURCE}cpu", "spec.head.cpus"),
     (rf"headGroupSpec\.{_RESOURCE}memory", "spec.head.memoryGib"),

@@ -106,9 +106,10 @@ def _edge_changes(
         yield Change(fleet, "names of models", *names, rolls, _EDGE_ROLLS)
     if old.get(CONFIG_FILE) != new[CONFIG_FILE]:
         yield Change(fleet, "spec.grpc, spec.tls", "edge", "edge", rolls, _EDGE_ROLLS)
-    old, new = (_edge_container(each) for each in (observed, desired))
-    if old.get("image") != new["image"]:
-        yield Change(fleet, "spec.image", old.get("image"), new["image"], rolls, _EDGE_ROLLS)
+    pod, wanted = (_edge_pod(each) for each in (observed, desired))
+    for field, value in wanted.items():
+        if pod[field] != value:
+            yield Change(fleet, field, pod[field], value, rolls, _EDGE_ROLLS)
     old, new = (_find(each, "Service").get("spec", {}) for each in (observed, desired))
     was, is_now = ([port["port"] for port in each.get("ports", ())] for each in (old, new))
     if was != is_now:
@@ -119,7 +120,11 @@ def _names(apps_map: str) -> list[str]:
     return [line.partition(" ")[0] for line in apps_map.splitlines()]
 
 
-def _edge_container(manifests: Sequence[Manifest]) -> dict[str, Any]:
+def _edge_pod(manifests: Sequence[Manifest]) -> dict[str, Any]:
+    """Give what the edge's pods have of the fleet's spec, by field."""
     pod = _find(manifests, "Deployment")["spec"]["template"]["spec"]
-    container: dict[str, Any] = pod["containers"][0]
-    return container
+    return {
+        "spec.image": pod["containers"][0].get("image"),
+        "spec.imagePullSecrets": [each["name"] for each in pod.get("imagePullSecrets", ())],
+        "spec.serviceAccountName": pod.get("serviceAccountName"),
+    }

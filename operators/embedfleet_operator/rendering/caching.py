@@ -24,6 +24,7 @@ from embedfleet_operator.rendering.manifests import (
     RESTRICTED_POD,
     Manifest,
     memory_gib,
+    pod_identity,
 )
 from embedfleet_operator.rendering.target import Target
 
@@ -74,7 +75,10 @@ def claim_name(cache: ModelCache) -> str:
 
 def job_name(cache: ModelCache) -> str:
     """Name the Job that fetches what the spec says: at most 62 characters, since pods repeat it."""
-    digest = hashlib.sha256(_spec_text(cache.spec).encode()).hexdigest()
+    # Another identity is another Job too: one whose image could not be pulled would wait for ever.
+    identity = _identity(cache.spec)
+    text = _spec_text(cache.spec) + (json.dumps(identity, sort_keys=True) if identity else "")
+    digest = hashlib.sha256(text.encode()).hexdigest()
     return f"{cache.name}-fetch-{digest[:8]}"
 
 
@@ -96,10 +100,19 @@ def _own_claim(name: str) -> str:
 
 def _spec_text(spec: ModelCacheSpec) -> str:
     """Write what the fetcher is told: equal specs, equal bytes; a pinned commit is filled in."""
-    content = spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"storage"})
+    content = spec.model_dump(
+        mode="json",
+        by_alias=True,
+        exclude_none=True,
+        exclude={"storage", "image_pull_secrets", "service_account_name"},
+    )
     if spec.commit:
         content["revision"] = spec.commit
     return json.dumps(content, sort_keys=True)
+
+
+def _identity(spec: ModelCacheSpec) -> dict[str, Any]:
+    return pod_identity(spec.image_pull_secrets, spec.service_account_name)
 
 
 def _manifest(api: str, cache: ModelCache, name: str, spec: dict[str, Any]) -> Manifest:
@@ -173,6 +186,7 @@ def _pod(cache: ModelCache, target: Target) -> dict[str, Any]:
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "restartPolicy": "Never",
+        **_identity(cache.spec),
         "securityContext": {
             **RESTRICTED_POD,
             "fsGroup": _GROUP,

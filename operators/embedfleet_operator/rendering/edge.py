@@ -27,6 +27,7 @@ from embedfleet_operator.rendering.manifests import (
     RESTRICTED_POD,
     Manifest,
     manifest,
+    pod_identity,
     pod_labels,
     port,
 )
@@ -115,7 +116,11 @@ def _deployment(fleet: Fleet, target: Target, checksum: str) -> Manifest:
 
 
 def _pod(fleet: Fleet, target: Target) -> dict[str, Any]:
+    account = fleet.spec.service_account_name
     return {
+        **pod_identity(fleet.spec.image_pull_secrets, account),
+        # The field's old name, which the API server fills in: only what is said can be taken back.
+        **({"serviceAccount": account} if account is not None else {}),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": RESTRICTED_POD,

@@ -6,6 +6,7 @@ included: what was applied and what is read later then differ only where somebod
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import yaml
@@ -28,6 +29,7 @@ __all__ = [
     "manifest",
     "memory_gib",
     "namespace_of",
+    "pod_identity",
     "pod_labels",
     "port",
     "to_yaml",
@@ -63,6 +65,18 @@ def namespace_of(fleet: Fleet) -> str:
 def pod_labels(fleet: Fleet, component: str) -> dict[str, str]:
     """Label a fleet's pods; also what selects them."""
     return {FLEET_LABEL: fleet.name, COMPONENT_LABEL: component}
+
+
+def pod_identity(
+    image_pull_secrets: Sequence[str], service_account_name: str | None = None
+) -> dict[str, Any]:
+    """Say how a pod's images are pulled and as whom it runs: nothing where nothing is asked for."""
+    found: dict[str, Any] = {}
+    if image_pull_secrets:
+        found["imagePullSecrets"] = [{"name": name} for name in image_pull_secrets]
+    if service_account_name is not None:
+        found["serviceAccountName"] = service_account_name
+    return found
 
 
 def manifest(api: str, fleet: Fleet, component: str, name: str, spec: dict[str, Any]) -> Manifest:

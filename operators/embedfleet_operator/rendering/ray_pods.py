@@ -19,6 +19,7 @@ from embedfleet_operator.rendering.manifests import (
     RESTRICTED_POD,
     cores,
     memory_gib,
+    pod_identity,
     pod_labels,
     port,
 )
@@ -68,6 +69,7 @@ def head_template(fleet: Fleet, target: Target, options_hash: str) -> dict[str, 
     a change makes KubeRay build a new cluster instead of being ignored by the running one.
     """
     template = _template(fleet, target, _head_resources(fleet.spec.head))
+    # No ServiceAccount: KubeRay makes one with the autoscaler's rights, unless one is named.
     template["metadata"]["annotations"] = {OPTIONS_ANNOTATION: options_hash}
     template["spec"]["containers"][0].update(
         {"name": "ray-head", "ports": [*_HEAD_PORTS, *_NODE_PORTS]}
@@ -87,6 +89,7 @@ def worker_template(fleet: Fleet, target: Target, pool: Pool, cached: Mounts) ->
     spec["volumes"] += cached.volumes
     # Only the head's autoscaler calls the API server.
     spec["automountServiceAccountToken"] = False
+    spec.update(pod_identity((), fleet.spec.service_account_name))
     selector = dict(pool.node_selector)
     if not selector and pool.accelerator is not None:
         selector = {GPU_PRODUCT_LABEL: pool.accelerator}
@@ -108,6 +111,7 @@ def _template(fleet: Fleet, target: Target, resources: dict[str, Any]) -> dict[s
             "enableServiceLinks": False,
             # The autoscaler replaces pods; one restarted in place would join twice.
             "restartPolicy": "Never",
+            **pod_identity(fleet.spec.image_pull_secrets),
             "securityContext": RESTRICTED_POD,
             "containers": [
                 {

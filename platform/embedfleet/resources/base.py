@@ -7,7 +7,7 @@ files or of which other resources exist.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Self
 
@@ -28,8 +28,11 @@ __all__ = [
     "Name",
     "ObjectName",
     "Part",
+    "PullSecrets",
     "Resource",
+    "Subdomain",
     "Violation",
+    "repetitions",
 ]
 
 API_VERSION: Final = "embedfleet.io/v1alpha1"
@@ -43,6 +46,7 @@ RESERVED_NAMES: Final = frozenset({ROUTER})
 
 _NAME: Final = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 _NAMESPACE: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+_SUBDOMAIN: Final = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"
 _ALIAS: Final = r"^[A-Za-z0-9][A-Za-z0-9._/:@+-]*$"
 LABEL_KEY: Final = r"^([A-Za-z0-9][A-Za-z0-9.-]*/)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
 _LABEL_VALUE: Final = r"^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?$"
@@ -50,6 +54,7 @@ _LABEL_VALUE: Final = r"^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?$"
 PATTERNS: Final[dict[str, str]] = {
     _NAME: "must be lower-case letters, digits and '-', from a letter to a letter or digit",
     _NAMESPACE: "must be lower-case letters, digits and '-' between letters or digits",
+    _SUBDOMAIN: "must be lower-case letters, digits, '-' and '.' between letters or digits",
     _ALIAS: "must start with a letter or digit and hold only letters, digits and . _ / : @ + -",
     LABEL_KEY: "must be a label key such as cloud.example/gpu",
     _LABEL_VALUE: "must be letters, digits and . _ - between letters or digits",
@@ -61,6 +66,12 @@ Name = Annotated[str, Field(pattern=_NAME, min_length=1, max_length=47)]
 
 ObjectName = Annotated[str, Field(pattern=_NAME, min_length=1, max_length=63)]
 """DNS label: name of an object of Kubernetes' own kinds."""
+
+Subdomain = Annotated[str, Field(pattern=_SUBDOMAIN, min_length=1, max_length=253)]
+"""DNS subdomain: name of a Secret or a ServiceAccount that others make."""
+
+PullSecrets = Annotated[tuple[Subdomain, ...], Field(max_length=8)]
+"""Secrets of type kubernetes.io/dockerconfigjson: one a registry."""
 
 Alias = Annotated[str, Field(pattern=_ALIAS, min_length=1, max_length=128)]
 """Another name of a model: has no blank, so that it can stand in a map file."""
@@ -85,6 +96,13 @@ class Violation:
     limit: str
     remedy: str
     reads: tuple[str, ...] = ()
+
+
+def repetitions(field: str, values: Sequence[str]) -> Iterator[Violation]:
+    """Yield the entries of a list that stand in it before."""
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            yield Violation(f"{field}[{index}]", value, "is listed twice", "Remove one of the two.")
 
 
 class Part(BaseModel):

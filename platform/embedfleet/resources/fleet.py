@@ -12,8 +12,11 @@ from embedfleet.resources.base import (
     PATTERNS,
     Name,
     Part,
+    PullSecrets,
     Resource,
+    Subdomain,
     Violation,
+    repetitions,
 )
 from embedfleet.resources.pool import Pool
 
@@ -142,6 +145,11 @@ class FleetSpec(Part):
     builds a new cluster: name an image to decide yourself when. Not used on a laptop."""
     ray_version: Annotated[str, Field(pattern=_VERSION, max_length=16)] = "2.60.0"
     """Ray release inside the image."""
+    image_pull_secrets: PullSecrets = ()
+    """Secrets of this namespace with which the image is pulled. Not used on a laptop."""
+    service_account_name: Subdomain | None = None
+    """ServiceAccount of workers and edge, such as one that cloud storage knows. The head keeps the
+    one that KubeRay makes for its autoscaler. Default: `default`. Not used on a laptop."""
     grpc: Grpc = Grpc()
     """The port that clients call."""
     pools: Annotated[tuple[Pool, ...], Field(max_length=16)] = ()
@@ -158,7 +166,8 @@ class FleetSpec(Part):
     """Certificates of the fleet's port. None: plain text."""
 
     def violations(self) -> Iterator[Violation]:
-        """Pool names are unique; fallbacks exist, match and end."""
+        """Names are unique; fallbacks exist, match and end."""
+        yield from repetitions("imagePullSecrets", self.image_pull_secrets)
         by_name: dict[str, Pool] = {}
         for index, pool in enumerate(self.pools):
             if pool.name in by_name:

@@ -14,7 +14,17 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from embedfleet.catalog import published
-from embedfleet.resources.base import API_VERSION, PATTERNS, Name, Part, Resource, Violation
+from embedfleet.resources.base import (
+    API_VERSION,
+    PATTERNS,
+    Name,
+    Part,
+    PullSecrets,
+    Resource,
+    Subdomain,
+    Violation,
+    repetitions,
+)
 
 __all__ = ["FILE", "CacheSource", "Digests", "ModelCache", "ModelCacheSpec", "Storage"]
 
@@ -90,7 +100,8 @@ class S3Source(Part):
     endpoint: Address | None = None
     """Address of the store. Default: that of the region."""
     credentials_secret_name: Name | None = None
-    """Secret with the keys `accessKeyId` and `secretAccessKey`. Default: the pod's identity."""
+    """Secret with the keys `accessKeyId` and `secretAccessKey`. Default: the identity
+    of `serviceAccountName`."""
 
 
 class GcsSource(Part):
@@ -101,7 +112,8 @@ class GcsSource(Part):
     prefix: Prefix
     """Path that the names of the model's objects start with."""
     credentials_secret_name: Name | None = None
-    """Secret whose key `key.json` is a service account's. Default: the pod's identity."""
+    """Secret whose key `key.json` is a service account's. Default: the identity
+    of `serviceAccountName`."""
 
 
 class OciSource(Part):
@@ -202,6 +214,10 @@ class ModelCacheSpec(Part):
     """What the files must be."""
     storage: Storage | None = None
     """The volume. Default: 50 GiB of the cluster's default class."""
+    image_pull_secrets: PullSecrets = ()
+    """Secrets of this namespace with which the image of the Job that fetches is pulled."""
+    service_account_name: Subdomain | None = None
+    """ServiceAccount of that Job: who it is where a source needs no Secret. Default: `default`."""
 
     @property
     def commit(self) -> str:
@@ -216,6 +232,7 @@ class ModelCacheSpec(Part):
 
     def violations(self) -> Iterator[Violation]:
         """A revision where there are some; a volume where files are fetched; a list for HTTP."""
+        yield from repetitions("imagePullSecrets", self.image_pull_secrets)
         hub = self.source.hub
         if hub is None and self.revision is not None:
             yield Violation(

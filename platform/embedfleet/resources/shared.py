@@ -14,7 +14,7 @@ from pydantic import Field
 
 from embedfleet.catalog import DEFAULT_INSTRUCTION, MAX_TOKENS, PublishedModel
 from embedfleet.messages import Role
-from embedfleet.resources.base import RESERVED_NAMES, Alias, Name, Part, Violation
+from embedfleet.resources.base import RESERVED_NAMES, Alias, Name, Part, Violation, repetitions
 from embedfleet.resources.model_source import (
     MODEL_CHOICE,
     ModelSource,
@@ -205,11 +205,10 @@ TokenLimit = Annotated[int, Field(ge=16, le=MAX_TOKENS)]
 
 def alias_violations(aliases: tuple[str, ...]) -> Iterator[Violation]:
     """Yield aliases that are listed twice or that the fleet uses itself."""
+    yield from repetitions("aliases", aliases)
     for index, alias in enumerate(aliases):
-        path = f"aliases[{index}]"
-        if alias in aliases[:index]:
-            yield Violation(path, alias, "is listed twice", "Remove one of the two.")
         if alias in RESERVED_NAMES:
+            path = f"aliases[{index}]"
             yield Violation(path, alias, "is reserved for the fleet itself", "Choose another.")
 
 
