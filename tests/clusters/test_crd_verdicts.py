@@ -414,6 +414,39 @@ def test_what_is_cached_cannot_change_under_its_readers(
         client.delete(at)
 
 
+@pytest.mark.parametrize(
+    ("source", "storage", "change", "remedy"),
+    [
+        ("hub", {"sizeGib": 50}, {"storage": {"sizeGib": 60}}, ""),
+        ("hub", None, {"storage": {"sizeGib": 50}}, ""),  # the default, written down
+        ("hub", {"accessMode": "ReadWriteMany"}, {"storage": None}, ""),  # and taken out
+        ("hub", {"sizeGib": 60}, {"storage": {"sizeGib": 59}}, "59: a volume that was claimed"),
+        ("hub", {"sizeGib": 60}, {"storage": None}, "50: a volume that was claimed only grows"),
+        ("hub", None, {"storage": {"sizeGib": 49}}, "only grows. Raise it, or create another"),
+        ("hub", None, {"storage": {"accessMode": "ReadWriteOnce"}}, "Once: of a volume that"),
+        ("hub", None, {"storage": {"storageClassName": "fast"}}, "fast: of a volume that was"),
+        ("hub", {"storageClassName": "a"}, {"storage": None}, "Create another ModelCache beside"),
+        ("path", None, {"source": {"path": None, "hub": {"name": "a/b"}}, "revision": COMMIT,
+                        "storage": {"sizeGib": 1, "storageClassName": "fast"}}, ""),
+    ],
+)  # fmt: skip
+def test_what_a_claim_cannot_become_is_refused_where_it_is_written(
+    client: httpx.Client, source: str, storage: Any, change: dict[str, Any], remedy: str
+) -> None:
+    """https://kubernetes.io/docs/concepts/storage/persistent-volumes/#expanding-persistent-volumes-claims"""
+    sources = {"hub": {"name": "Qwen/Qwen3-Embedding-0.6B"}, "path": {"folder": "/m"}}
+    spec = {"source": {source: sources[source]}} | ({"storage": storage} if storage else {})
+    created = create(client, text_of(manifest("ModelCache", spec)), "ModelCache", dry=False)
+    assert created.is_success, created.text
+    at = address("ModelCache", "docs")
+    try:
+        response = client.patch(at, json={"spec": change}, headers=MERGE)
+        assert response.is_success == (not remedy), response.text
+        assert remedy in response.json().get("message", "")
+    finally:
+        client.delete(at)
+
+
 def test_scaling_from_outside_sets_the_minimum(client: httpx.Client, made: str) -> None:
     assert client.get(f"{made}/scale").json()["spec"] == {"replicas": 1}
     grown = client.patch(f"{made}/scale", json={"spec": {"replicas": 3}}, headers=MERGE)

@@ -74,6 +74,7 @@ BROKE_OFF = pod("Failed", ended(1, report(FetchResult.FETCH_FAILED, "It broke of
 NO_SECRET = {
     "waiting": {"reason": "CreateContainerConfigError", "message": 'secret "hub" not found'}
 }
+CLAIM_REFUSED = "PATCH .../weights-cache: 422: field can not be less than previous value"
 NO_NODE = {
     "conditions": [
         {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"}
@@ -141,6 +142,14 @@ NO_NODE = {
             "FalseFetchFailed", "FalseFetchFailed", "TrueFetchFailed", "active longer",
         ),
         (
+            seen(job=None, failure=CLAIM_REFUSED), "FalseApplyFailed", "FalseApplyFailed",
+            "TrueApplyFailed", "field can not be less than previous value",
+        ),
+        (
+            seen(job=job(Complete=""), failure=CLAIM_REFUSED), "TrueFetched", "FalseSettled",
+            "TrueApplyFailed", "",
+        ),
+        (
             seen(RUNS, refusal=REFUSED), "FalseHeld", "FalseHeld", "FalseHealthy",
             "Accepted is False: spec.source is empty. Set one.",
         ),
@@ -148,7 +157,7 @@ NO_NODE = {
     ids=[
         "first-sight", "no-pod-yet", "runs", "tried-again", "no-node", "no-node-for-long",
         "no-secret", "fetched", "fetched-pod-is-gone", "gives-up", "other-files", "no-login",
-        "crash", "deadline", "refused",
+        "crash", "deadline", "no-claim", "claim-cannot-grow", "refused",
     ],
 )  # fmt: skip
 def test_conditions_of_a_cache(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -50,23 +51,22 @@ class Caches:
             if (labels := pod["metadata"].get("labels", {})).get(CACHE_LABEL) == name
             and labels.get(_JOB_LABEL) == job
         ]
-        status = cache_status(
-            cache,
-            CacheObservation(
-                generation=found.generation,
-                previous=previous(CacheStatus, raw),
-                refusal=found.refusal,
-                job=self._store.get("Job", namespace, job),
-                pods=pods,
-            ),
-            datetime.now(UTC),
+        observed = CacheObservation(
+            generation=found.generation,
+            previous=previous(CacheStatus, raw),
+            refusal=found.refusal,
+            job=self._store.get("Job", namespace, job),
+            pods=pods,
         )
+        now = datetime.now(UTC)
+        status = cache_status(cache, observed, now)
         try:
             if cache is not None:
                 objects = cache_objects(cache, self._environment.target)
                 await self._actor.apply(raw, objects)
                 await self._actor.prune(raw, objects, kinds=("Job",))
         except ApiError as error:
+            status = cache_status(cache, replace(observed, failure=str(error)), now)
             if not error.is_transient:
                 await self._actor.say(raw, str(Reason.APPLY_FAILED), str(error), is_warning=True)
             raise

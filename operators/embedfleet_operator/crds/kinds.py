@@ -18,7 +18,7 @@ from embedfleet.resources.fleet import FleetSpec
 from embedfleet.resources.model_cache import ModelCacheSpec
 from embedfleet.resources.model_route import ModelRouteSpec
 from embedfleet.resources.reranker import RerankerSpec
-from embedfleet_operator.crds.cache_rules import CACHE_RULES
+from embedfleet_operator.crds.cache_rules import CACHE_CHANGES, CACHE_RULES
 from embedfleet_operator.crds.fleet_rules import FLEET_RULES
 from embedfleet_operator.crds.model_rules import MODEL_RULES
 from embedfleet_operator.crds.route_rules import ROUTE_RULES
@@ -81,6 +81,7 @@ class Kind:
         status: What is reported.
         columns: Columns between Ready and Reason.
         frozen: Fields under `spec` that may not change once the condition `frozen_by` is True.
+        changes: Rules on what else may not change.
         scales: Whether replicas can be set from outside.
     """
 
@@ -91,6 +92,7 @@ class Kind:
     columns: tuple[Column, ...]
     frozen: tuple[str, ...] = ()
     frozen_by: str = "Accepted"
+    changes: tuple[Rule, ...] = ()
     scales: bool = False
 
     @property
@@ -146,7 +148,7 @@ KINDS: Final = (
             Column("Bytes", ".status.cachedBytes", "integer"),
             Column("Claim", ".status.claimName"),
         ),
-        frozen=("source", "revision"), frozen_by="Cached",
+        frozen=("source", "revision"), frozen_by="Cached", changes=CACHE_CHANGES,
     ),
 )  # fmt: skip
 
@@ -229,7 +231,8 @@ def _schema(kind: Kind) -> Schema:
             "status": structural(kind.status, {}, LISTS),
         },
     }
-    rules = (*(_NAMES if "aliases" in spec["properties"] else ()), *_frozen(kind))
+    names = _NAMES if "aliases" in spec["properties"] else ()
+    rules = (*names, *_frozen(kind), *kind.changes)
     if rules:
         schema["x-kubernetes-validations"] = validations(rules)
     return schema

@@ -44,6 +44,7 @@ class CacheObservation:
         generation: Of the resource that was read.
         previous: The status as it was last written.
         refusal: Why it is not accepted; None if it is.
+        failure: What kept its claim or Job from being made; empty if nothing did.
         job: The Job that does what the spec says; None if there is none.
         pods: Pods of that Job, those that ended too.
     """
@@ -51,6 +52,7 @@ class CacheObservation:
     generation: int
     previous: CacheStatus = _NOTHING
     refusal: Refusal | None = None
+    failure: str = ""
     job: Mapping[str, Any] | None = None
     pods: Sequence[Mapping[str, Any]] = ()
 
@@ -72,7 +74,7 @@ def cache_status(
         Observation.PROGRESSING: _progressing(cached),
         Observation.READY: cached,
         Observation.WARM: cached,
-        Observation.DEGRADED: _degraded(cached, pods, now),
+        Observation.DEGRADED: _degraded(cached, observed.failure, pods, now),
     }
     status = observed.previous.model_copy(
         update={
@@ -99,6 +101,8 @@ def cached_verdict(name: str, status: CacheStatus | None) -> Verdict:
 def _cached(observed: CacheObservation, pods: Sequence[Mapping[str, Any]]) -> Verdict:
     if observed.refusal is not None:
         return false(Reason.HELD, f"Accepted is False: {observed.refusal.message}")
+    if observed.job is None and observed.failure:
+        return false(Reason.APPLY_FAILED, observed.failure)
     if observed.job is None:
         return false(Reason.FETCHING, "Its Job is about to be created.")
     name = observed.job["metadata"]["name"]
@@ -137,7 +141,11 @@ def _progressing(cached: Verdict) -> Verdict:
     return false(cached.reason, cached.message)
 
 
-def _degraded(cached: Verdict, pods: Sequence[Mapping[str, Any]], now: datetime) -> Verdict:
+def _degraded(
+    cached: Verdict, failure: str, pods: Sequence[Mapping[str, Any]], now: datetime
+) -> Verdict:
+    if failure:
+        return true(Reason.APPLY_FAILED, failure)
     if cached.reason in (Reason.FETCH_FAILED, Reason.DIGEST_MISMATCH, Reason.SECRET_MISSING):
         return true(cached.reason, cached.message)
     for pod in pods[-1:]:
