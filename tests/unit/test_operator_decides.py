@@ -6,15 +6,18 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 from memory_serve import FAILS, Serve
 from operator_facts import WHOLE, conditions, known, raw
 
+from embedfleet.golden import Golden
+from embedfleet.messages import Role
 from embedfleet.resources.rules import Model
 from embedfleet_operator.acting.serve_clusters import read_state
 from embedfleet_operator.crds.status import ModelStatus
 from embedfleet_operator.deciding.decide import Decision, decide
-from embedfleet_operator.deciding.differences import covers
+from embedfleet_operator.deciding.differences import covers, owner, signed
 from embedfleet_operator.observing.judging import fleet_of
 from embedfleet_operator.observing.remembering import recalled
 from embedfleet_operator.observing.seen import Seen, ServeState
@@ -184,6 +187,31 @@ def test_which_version_serves(
         if each["name"] != "router"
     }
     assert found == ({} if dimension is None else {"emb-docs": dimension})
+
+
+def test_a_version_that_goes_on_is_held_to_its_golden_outputs_while_serve_is_silent() -> None:
+    rows = {probe: np.array([1, 0], np.float32) for probe in range(8)}
+    golden = Golden.of(Role.EMBEDDER, f"v1:{'a' * 32}", "Find", rows)
+    goldens = {"Embedder/docs": golden}
+    serve = Serve()
+    first = decide(known(BUILT, [DOCS], goldens=goldens))
+    serve.put(first.config)
+    serve.details()
+    running = read_state(serve.details())
+    proven = decide(known(BUILT, [DOCS], serve=running, goldens=goldens))
+    (memory,) = (m for m in proven.manifests or () if m["metadata"]["name"] == "f-served")
+    owned = tuple(signed(each, owner(BUILT)) for each in proven.manifests or ())
+    typo = embedder("docs", age=9, placement={"pools": ["gpu"]})
+    silent, restarted = ServeState("no answer"), ServeState("")
+    for state in (running, silent, restarted):
+        facts = {"serve": state, "served": recalled(memory), "goldens": goldens, "owned": owned}
+        decision = decide(known(BUILT, [typo], **facts))
+        assert decision.config == proven.config, state.error
+        assert decision.plan.changes == ()
+    # Before anything was told there is nothing to be held to.
+    lost = decide(known(BUILT, [typo], serve=silent, served=recalled(memory), goldens=goldens))
+    assert applications(lost) == applications(proven)
+    assert lost.config != proven.config
 
 
 def test_a_moved_contract_is_told() -> None:

@@ -23,7 +23,7 @@ from embedfleet_operator.conditions.reasons import REASONS, Observation, Reason
 from embedfleet_operator.conditions.verdicts import Refusal, standing
 from embedfleet_operator.crds.status import ModelStatus, Status, Truth
 from embedfleet_operator.deciding.differences import covers
-from embedfleet_operator.observing.held import running_golden
+from embedfleet_operator.observing.held import running_goldens
 from embedfleet_operator.observing.remembering import contract_moved, remembered
 from embedfleet_operator.observing.seen import Seen
 from embedfleet_operator.planning.plan import awaited, plan
@@ -255,14 +255,11 @@ def _fits(model: Model, fleet: Fleet) -> bool:
 def _goldens(seen: Seen, models: Sequence[Model]) -> dict[str, Golden]:
     """Choose what each application is held to: a version that goes on, to what it runs with."""
     current = {each.ref: each.resource for each in seen.models}
-    found = {}
-    for model in models:
-        ref, name = _ref(model), application(model)
-        goes_on = model is not current.get(ref)
-        golden = running_golden(seen.serve.deployed.get(name)) if goes_on else seen.goldens.get(ref)
-        if golden is not None:
-            found[name] = golden
-    return found
+    wanted = [each for each in models if each is current.get(_ref(each))]
+    found = {application(each): seen.goldens.get(_ref(each)) for each in wanted}
+    going_on = {application(each) for each in models} - found.keys()
+    goldens = {name: golden for name, golden in found.items() if golden is not None}
+    return goldens | running_goldens(seen, going_on)
 
 
 def _proven(seen: Seen, models: Sequence[Model], config: ServeConfig) -> list[Model]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,14 +12,27 @@ from embedfleet.rendering.names import Model, application
 from embedfleet.rendering.replica import GoldenSettings
 from embedfleet_operator.observing.judging import Judged
 from embedfleet_operator.observing.seen import Seen
+from embedfleet_operator.rendering.rayservice import told_config
 
-__all__ = ["gets_other_golden", "running_golden"]
+__all__ = ["gets_other_golden", "running_goldens"]
 
 
-def running_golden(deployed: Mapping[str, Any] | None) -> Golden | None:
-    """Read the golden outputs that an application was given; None if it was given none."""
-    settings = _settings(deployed)
-    return settings.golden if settings else None
+def running_goldens(seen: Seen, names: Collection[str]) -> dict[str, Golden]:
+    """Read the golden outputs that applications run with, by name.
+
+    What Serve does not tell, because it is silent or starts anew, is as it was last told to it.
+    """
+    configs = dict(seen.serve.deployed)
+    if not configs.keys() >= set(names):
+        configs = _told(seen) | configs
+    found = {name: _settings(configs.get(name)) for name in names}
+    return {name: settings.golden for name, settings in found.items() if settings}
+
+
+def _told(seen: Seen) -> dict[str, Mapping[str, Any]]:
+    services = (each for each in seen.owned if each["kind"] == "RayService")
+    configs = (config for service in services if (config := told_config(service)))
+    return {each["name"]: each for config in configs for each in config["applications"]}
 
 
 def gets_other_golden(seen: Seen, each: Judged[Model]) -> bool:

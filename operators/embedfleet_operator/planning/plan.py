@@ -11,14 +11,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-import yaml
-
 from embedfleet.rendering.edge import CONFIG_FILE, MAP_FILE
 from embedfleet.rendering.plan import Change, Impact, Plan
 from embedfleet.rendering.plan import plan as plan_applications
 from embedfleet.rendering.serve import ServeConfig
 from embedfleet_operator.planning.cluster import cluster_changes
 from embedfleet_operator.rendering.manifests import Manifest
+from embedfleet_operator.rendering.rayservice import told_config
 
 __all__ = ["awaited", "plan"]
 
@@ -27,7 +26,6 @@ _EDGE_ROLLS: Final = (
 )
 _PORT_MOVES: Final = "Nothing restarts, but the old port is closed: clients must call the new one."
 _EDGE_STARTS: Final = "The edge's pods start; nothing that runs is touched."
-_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def plan(
@@ -46,7 +44,7 @@ def plan(
         immutable: Applications of Accepted models: their vector contract must not change.
     """
     before, after = _find(observed, "RayService"), _find(desired, "RayService")
-    running, wanted = serve or (_serve_config(before), _serve_config(after))
+    running, wanted = serve or (told_config(before), told_config(after))
     applications = plan_applications(running, wanted or {}, immutable=immutable)
     # What Serve reads only at start is in the head's pod as a hash, and judged with the cluster.
     changes = [each for each in applications.changes if each.resource != "Cluster"]
@@ -84,13 +82,6 @@ def awaited(change: Plan, deployed: Mapping[str, Mapping[str, Any]], wanted: Ser
 def _find(manifests: Sequence[Manifest], kind: str) -> Manifest:
     """Find a fleet's one object of a kind; empty if there is none."""
     return next((each for each in manifests if each["kind"] == kind), {})
-
-
-def _serve_config(service: Manifest) -> ServeConfig | None:
-    if not service:
-        return None
-    config: ServeConfig = yaml.load(service["spec"]["serveConfigV2"], Loader=_LOADER)
-    return config
 
 
 def _edge_changes(

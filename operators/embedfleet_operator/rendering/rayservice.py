@@ -12,6 +12,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import yaml
+
 from embedfleet.golden import Golden
 from embedfleet.rendering.names import Model
 from embedfleet.rendering.serve import (
@@ -40,13 +42,14 @@ from embedfleet_operator.rendering.ray_pods import (
 )
 from embedfleet_operator.rendering.target import Target
 
-__all__ = ["API", "dashboard_address", "rayservice", "serve_address", "serve_config"]
+__all__ = ["API", "dashboard_address", "rayservice", "serve_address", "serve_config", "told_config"]
 
 API: Final = "ray.io/v1/RayService"
 
 _AUTOSCALER_RESOURCES: Final = {"cpu": "500m", "memory": "512Mi"}
 _IDLE_SECONDS: Final = 60
 _HIGHEST_PRIORITY: Final = 100
+_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def rayservice(
@@ -90,6 +93,14 @@ def serve_config(
     if existing is not None:
         ports = ServePorts(grpc=existing.serve_grpc_port, http=existing.serve_http_port)
     return render_serve(fleet, models, ports, goldens)
+
+
+def told_config(service: Mapping[str, Any]) -> ServeConfig | None:
+    """Read back what a RayService has told Serve; None of an empty one."""
+    if not service:
+        return None
+    config: ServeConfig = yaml.load(service["spec"]["serveConfigV2"], Loader=_LOADER)
+    return config
 
 
 def serve_address(fleet: Fleet, target: Target) -> tuple[str, int]:
