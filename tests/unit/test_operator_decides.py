@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,7 @@ def message(decision: Decision, ref: str) -> str:
 
 
 DOCS = embedder("docs", age=9)
+READY = {"conditions": [{"type": "Ready", "status": "True"}]}
 
 
 @pytest.mark.parametrize(
@@ -212,6 +213,59 @@ def test_a_version_that_goes_on_is_held_to_its_golden_outputs_while_serve_is_sil
     lost = decide(known(BUILT, [typo], serve=silent, served=recalled(memory), goldens=goldens))
     assert applications(lost) == applications(proven)
     assert lost.config != proven.config
+
+
+def with_a_proxy(manifest: Manifest) -> None:
+    if manifest["kind"] == "RayService":
+        head = manifest["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]
+        head["containers"][0]["env"].append({"name": "HTTPS_PROXY", "value": "http://proxy"})
+
+
+def with_defaults(manifest: Manifest) -> None:
+    if manifest["kind"] == "RayService":
+        cluster = manifest["spec"]["rayClusterConfig"]
+        cluster["headGroupSpec"]["template"]["spec"]["schedulerName"] = "default-scheduler"
+        cluster["fieldOfANewerRelease"] = "x"
+    elif manifest["kind"] == "Deployment":
+        manifest["spec"]["template"]["spec"]["imagePullSecrets"] = [{"name": "everyones"}]
+
+
+def another_image(manifest: Manifest) -> None:
+    if manifest["kind"] == "RayService":
+        head = manifest["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]
+        head["containers"][0]["image"] = "other:1"
+
+
+@pytest.mark.parametrize(
+    ("written", "progressing", "fields"),
+    [
+        (lambda manifest: None, "FalseSettled", []),
+        (with_a_proxy, "FalseSettled", []),
+        (with_defaults, "FalseSettled", []),
+        # What is said has another value: it will be written, and is waited for.
+        (another_image, "TrueUpdating", ["spec.image"]),
+    ],
+    ids=["nobody", "webhook", "defaults", "what-is-ours"],
+)
+def test_what_others_add_is_no_change_that_is_waited_for(
+    written: Callable[[Manifest], None], progressing: str, fields: list[str]
+) -> None:
+    serve = Serve()
+    first = decide(known(BUILT, [DOCS]))
+    serve.put(first.config)
+    serve.details()
+    running = read_state(serve.details())
+    owned = []
+    for each in decide(known(BUILT, [DOCS], serve=running)).manifests or ():
+        live = copy.deepcopy(signed(each, owner(BUILT)))
+        states = {"Deployment": {"availableReplicas": 2}, "RayService": READY}
+        live["status"] = states.get(each["kind"], {})
+        written(live)
+        owned.append(live)
+    found = decide(known(BUILT, [DOCS], serve=running, owned=tuple(owned)))
+    assert conditions(found.statuses["Fleet/f"])["Progressing"] == progressing
+    assert [change.field for change in found.plan.changes] == fields
+    assert found.moves is bool(fields)
 
 
 def test_a_moved_contract_is_told() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from embedfleet.resources.rules import pool_violations
 from embedfleet_operator.conditions.reasons import REASONS, Observation, Reason
 from embedfleet_operator.conditions.verdicts import Refusal, standing
 from embedfleet_operator.crds.status import ModelStatus, Status, Truth
-from embedfleet_operator.deciding.differences import covers
+from embedfleet_operator.deciding.differences import covers, owner, signed
 from embedfleet_operator.observing.held import running_goldens
 from embedfleet_operator.observing.remembering import contract_moved, remembered
 from embedfleet_operator.observing.seen import Seen
@@ -278,10 +278,24 @@ def _proven(seen: Seen, models: Sequence[Model], config: ServeConfig) -> list[Mo
 
 
 def _plan(seen: Seen, fleet: Fleet, manifests: Sequence[Manifest], config: ServeConfig) -> Plan:
-    observed = [m for m in seen.owned if m["metadata"]["labels"].get(COMPONENT_LABEL) != SERVED]
+    observed = list(_observed(seen, manifests))
     if fleet.spec.existing_cluster is None:
         return plan(observed, manifests)
     if not seen.serve.answers:
         return Plan()
     running = {**config, "applications": list(seen.serve.deployed.values())}
     return plan(observed, manifests, serve=(running if seen.serve.deployed else None, config))
+
+
+def _observed(seen: Seen, manifests: Sequence[Manifest]) -> Iterator[Manifest]:
+    """Give the live objects; as it is wanted each that nothing will be written to.
+
+    What a webhook or a definition's defaults add is then no change that waits to be made.
+    """
+    reference = owner(seen.fleet.raw)
+    wanted = {(each["kind"], each["metadata"]["name"]): each for each in manifests}
+    for live in seen.owned:
+        if live["metadata"]["labels"].get(COMPONENT_LABEL) == SERVED:
+            continue
+        found = wanted.get((live["kind"], live["metadata"]["name"]))
+        yield found if found and covers(live, signed(found, reference)) else live
