@@ -29,10 +29,12 @@ from embedfleet_operator.settings import Settings
 __all__ = [
     "FIRST",
     "REASON",
+    "REST_SECONDS",
     "Course",
     "change",
     "comes_to_rest",
     "prepared",
+    "resource",
     "rests",
     "rollout",
     "undisturbed",

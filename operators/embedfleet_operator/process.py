@@ -23,6 +23,7 @@ from embedfleet_operator.cluster.lease import Lease, LeaseSpec, NotLeader
 from embedfleet_operator.cluster.watching import Follower, Store
 from embedfleet_operator.cluster.work import WorkQueue
 from embedfleet_operator.health import Metrics
+from embedfleet_operator.observing.cache_users import cache_of
 from embedfleet_operator.observing.judging import fleet_of
 from embedfleet_operator.rendering import KubeRayFeatures, Manifest, Target
 from embedfleet_operator.rendering.manifests import CACHE_LABEL, FLEET_LABEL
@@ -131,6 +132,8 @@ class Operator:
             names = [each["metadata"]["name"] for each in self.store.of("Fleet", namespace)]
             fleet = fleet_of(found, names)
             yield Key("Fleet", namespace, fleet) if fleet else Key(_ORPHANS, namespace, "")
+            if cache := cache_of(found):
+                yield Key("ModelCache", namespace, cache)
         elif kind == "ModelCache":
             yield Key("ModelCache", namespace, name)
             yield from self._fleets_of(namespace)

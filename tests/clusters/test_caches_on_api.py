@@ -5,8 +5,9 @@ Kubernetes' own Job controller runs; there is no kubelet, so what a pod comes to
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ import httpx
 import pytest
 from control_plane import ControlPlane, control_plane, controllers, missing, wait
 from operator_cases import TARGET, only
+from operator_course import FIRST, REASON, REST_SECONDS, prepared, resource, rollout
+from operator_world import PATIENCE_SECONDS, World
 
 from embedfleet.rendering.cache import CacheReport, FetchResult
 from embedfleet.resources import ModelCache, parse_manifests
+from embedfleet_operator.cluster.kinds import kind_of
 from embedfleet_operator.crds.status import CacheStatus
 from embedfleet_operator.deciding.differences import covers
 from embedfleet_operator.rendering.caching import CONTAINER, cache_objects, job_name
@@ -151,3 +155,72 @@ def test_a_source_that_broke_off_is_tried_again(plane: ControlPlane, client: htt
     wait(lambda: cached(status_of(client, cache)) == "Fetched", "the Job to be complete")
     status = status_of(client, cache)
     assert (status.cached_bytes, status.weights_digest) == (7, "a" * 64)
+
+
+IN_PLACE = resource(
+    "ModelCache", "weights", source={"pvc": {"claimName": "team.models", "folder": "/qwen3"}}
+)
+CACHED = {"size": "0.6B", "cache": "weights"}
+
+
+@pytest.mark.skipif(bool(REASON), reason=REASON or "everything is there")
+async def test_a_cache_that_is_deleted_stays_under_the_workers_that_mount_it() -> None:
+    """No kubelet and no KubeRay run here: that the files are there is written into the Job."""
+    with prepared() as plane:
+        async with rollout(plane, "held") as (world, wire):
+            await world.create(FIRST[0], IN_PLACE)
+            await until(lambda: completed(world), expected=1)
+            await world.create(resource("Embedder", "docs", fleet="built", model=CACHED))
+            await until(lambda: claims(world), expected=["team.models"])
+            before = await worker_of(world)
+
+            await world.delete("ModelCache", "weights")
+            await until(lambda: progressing(world), expected="InUse")
+            await wire.quiet(REST_SECONDS)
+            assert await worker_of(world) == before
+
+            await world.delete("Embedder", "docs")
+            await until(lambda: progressing(world), expected=None)
+
+
+async def until(found: Callable[[], Awaitable[Any]], expected: Any) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while await found() != expected:
+            await asyncio.sleep(0.2)
+
+
+async def worker_of(world: World) -> dict[str, Any]:
+    """Read the pod of the fleet's first pool; empty before there is one."""
+    spec = (await world.get("RayService", "built")).get("spec")
+    groups = spec["rayClusterConfig"]["workerGroupSpecs"] if spec else [{}]
+    pod: dict[str, Any] = groups[0].get("template", {}).get("spec", {})
+    return pod
+
+
+async def claims(world: World) -> list[str]:
+    volumes = (await worker_of(world)).get("volumes", ())
+    mounted = (each.get("persistentVolumeClaim") for each in volumes)
+    return [each["claimName"] for each in mounted if each]
+
+
+async def progressing(world: World) -> str | None:
+    """Read the cache's reason; None once it is gone."""
+    cache = await world.get("ModelCache", "weights")
+    conditions = cache.get("status", {}).get("conditions", ())
+    return next((each["reason"] for each in conditions if each["type"] == "Progressing"), None)
+
+
+async def completed(world: World) -> int:
+    """Write into the Jobs that are there that they are complete, and count them."""
+    jobs = (await world.api.list_all(kind_of("Job"), world.namespace)).items
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    done = [
+        {"type": kind, "status": "True", "lastTransitionTime": now, "reason": "Done"}
+        for kind in ("SuccessCriteriaMet", "Complete")
+    ]
+    status = {"startTime": now, "completionTime": now, "succeeded": 1, "conditions": done}
+    with world.plane.client() as client:
+        for job in jobs:
+            path = f"{address(job)}/status"
+            client.patch(path, json={"status": status}, headers=MERGE).raise_for_status()
+    return len(jobs)

@@ -199,8 +199,8 @@ def test_left_out_resources_go_where_that_is_wanted(
 FULL = frozenset({"get", "list", "watch", "create", "patch", "delete"})
 READ = frozenset({"get", "list", "watch"})
 RIGHTS: dict[tuple[str, str], frozenset[str]] = {
-    ("embedfleet.io", "fleets"): READ | {"patch"},
-    **{("embedfleet.io", plural): READ for plural in PLURALS if plural != "fleets"},
+    **{("embedfleet.io", plural): READ for plural in PLURALS},
+    **{("embedfleet.io", plural): READ | {"patch"} for plural in ("fleets", "modelcaches")},
     **{("embedfleet.io", f"{plural}/status"): frozenset({"get", "patch"}) for plural in PLURALS},
     **{("embedfleet.io", f"{plural}/finalizers"): frozenset({"update"}) for plural in PLURALS},
     ("ray.io", "rayservices"): FULL,

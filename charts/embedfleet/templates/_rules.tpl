@@ -6,9 +6,9 @@
 - apiGroups: [embedfleet.io]
   resources: [fleets/status, embedders/status, rerankers/status, modelroutes/status, modelcaches/status]
   verbs: [get, patch]
-# A fleet on a cluster elsewhere is cleaned up by a finalizer.
+# Finalizers: a fleet on a cluster elsewhere is cleaned up, a cache waits for those who serve from it.
 - apiGroups: [embedfleet.io]
-  resources: [fleets]
+  resources: [fleets, modelcaches]
   verbs: [patch]
 # To own objects that block their owner's deletion.
 - apiGroups: [embedfleet.io]

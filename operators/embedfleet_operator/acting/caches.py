@@ -13,6 +13,7 @@ from embedfleet_operator.cluster.api import ApiError
 from embedfleet_operator.cluster.watching import Store
 from embedfleet_operator.conditions.reasons import Observation, Reason
 from embedfleet_operator.crds.status import CacheStatus, Truth
+from embedfleet_operator.observing.cache_users import FINALIZER, cache_users, is_there
 from embedfleet_operator.observing.judging import judged
 from embedfleet_operator.rendering.caching import cache_objects, job_name
 from embedfleet_operator.rendering.manifests import CACHE_LABEL
@@ -23,6 +24,8 @@ __all__ = ["Caches"]
 
 _JOB_LABEL: Final = "batch.kubernetes.io/job-name"
 _LOOK_SECONDS: Final = 60.0
+_HELD_SECONDS: Final = 5.0
+"""Who deletes a cache waits for it."""
 
 
 class Caches:
@@ -40,7 +43,12 @@ class Caches:
             Seconds after which to look whether it is stuck; None if nothing is on its way.
         """
         raw = self._store.get("ModelCache", namespace, name)
-        if raw is None or "deletionTimestamp" in raw["metadata"]:
+        if raw is None or not is_there(raw):
+            return None
+        users = self._users(namespace, name)
+        await self._actor.set_finalizer(raw, FINALIZER, wanted=bool(users))
+        is_going = "deletionTimestamp" in raw["metadata"]
+        if is_going and not users:
             return None
         found = judged(ModelCache, raw)
         cache = found.resource
@@ -57,11 +65,12 @@ class Caches:
             refusal=found.refusal,
             job=self._store.get("Job", namespace, job),
             pods=pods,
+            held_by=users if is_going else (),
         )
         now = datetime.now(UTC)
         status = cache_status(cache, observed, now)
         try:
-            if cache is not None:
+            if cache is not None and not is_going:
                 objects = cache_objects(cache, self._environment.target)
                 await self._actor.apply(raw, objects)
                 await self._actor.prune(raw, objects, kinds=("Job",))
@@ -72,8 +81,16 @@ class Caches:
             raise
         finally:
             await self._actor.report(raw, status)
+        if is_going:
+            return _HELD_SECONDS
         moves = any(
             each.type == Observation.PROGRESSING and each.status is Truth.TRUE
             for each in status.conditions or ()
         )
         return _LOOK_SECONDS if moves else None
+
+    def _users(self, namespace: str, name: str) -> tuple[str, ...]:
+        models = (
+            each for kind in ("Embedder", "Reranker") for each in self._store.of(kind, namespace)
+        )
+        return cache_users(name, models, self._store.of("ConfigMap", namespace))

@@ -23,6 +23,7 @@ from embedfleet_operator.conditions.verdicts import Verdict
 from embedfleet_operator.crds.status import CacheStatus
 from embedfleet_operator.deciding.decide import Decision, decide, secrets_of
 from embedfleet_operator.deciding.differences import owned_by
+from embedfleet_operator.observing.cache_users import is_there
 from embedfleet_operator.observing.judging import (
     Judged,
     fleet_of,
@@ -201,7 +202,8 @@ class Fleets:
         return replace(seen, foreseen=await self._recorder.foresee(seen, address)), cluster
 
     def _caches(self, namespace: str) -> list[Judged[ModelCache]]:
-        return [judged(ModelCache, each) for each in self._of(namespace, "ModelCache")]
+        there = (each for each in self._store.of("ModelCache", namespace) if is_there(each))
+        return [judged(ModelCache, each) for each in there]
 
     def _labelled(self, kind: str, namespace: str, label: str, value: str) -> tuple[Manifest, ...]:
         return tuple(
@@ -276,6 +278,9 @@ def _cached(
             continue
         cache = caches.get(name)
         status = previous(CacheStatus, cache.raw) if cache else None
-        told = status is not None and status.observed_generation == (cache and cache.generation)
+        # A deletion is counted as a generation, though it changes nothing of the spec.
+        going = cache is not None and "deletionTimestamp" in cache.raw["metadata"]
+        expected = (cache.generation, cache.generation - going) if cache else ()
+        told = status is not None and status.observed_generation in expected
         found[each.ref] = cached_verdict(name, status if told else None)
     return found

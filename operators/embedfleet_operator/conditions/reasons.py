@@ -40,6 +40,7 @@ class Reason(StrEnum):
     FETCHING = "Fetching"
     FETCH_FAILED = "FetchFailed"
     DIGEST_MISMATCH = "DigestMismatch"
+    IN_USE = "InUse"
     MATCHES = "Matches"
     RECORDED = "Recorded"
     NO_GOLDEN = "NoGolden"
@@ -89,6 +90,10 @@ REASONS: Final[Mapping[Reason, str]] = {
     Reason.DIGEST_MISMATCH: (
         "The files are not those whose digests are given. Nothing is served from them: correct the "
         "revision or the digests."
+    ),
+    Reason.IN_USE: (
+        "A deleted cache goes when no model serves from it any more: give the models in the "
+        "message another cache and wait until they serve from that, or delete them."
     ),
     Reason.MATCHES: "Golden outputs come out within the bound.",
     Reason.RECORDED: "Golden outputs were recorded when this contract was first served.",

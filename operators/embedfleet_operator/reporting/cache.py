@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from embedfleet.rendering.cache import CacheReport, FetchResult
 from embedfleet.resources.model_cache import ModelCache
-from embedfleet_operator.conditions.reasons import Observation, Reason
+from embedfleet_operator.conditions.reasons import REASONS, Observation, Reason
 from embedfleet_operator.conditions.verdicts import (
     STUCK_AFTER,
     Refusal,
@@ -32,6 +32,8 @@ _DONE: Final = ("Complete", "SuccessCriteriaMet")
 _GIVEN_UP: Final = ("Failed", "FailureTarget")
 _NOT_BY_MODELS: Final = "Golden outputs are compared by the models that load these files."
 _WAITS_FOR_SECRET: Final = "CreateContainerConfigError"
+_USERS: Final = 16
+"""Models that are named; a status is short."""
 _MESSAGE: Final = 512
 """Characters of a crash: its end says most."""
 
@@ -47,6 +49,7 @@ class CacheObservation:
         failure: What kept its claim or Job from being made; empty if nothing did.
         job: The Job that does what the spec says; None if there is none.
         pods: Pods of that Job, those that ended too.
+        held_by: Models that keep it from being deleted; none if it is not to be.
     """
 
     generation: int
@@ -55,6 +58,7 @@ class CacheObservation:
     failure: str = ""
     job: Mapping[str, Any] | None = None
     pods: Sequence[Mapping[str, Any]] = ()
+    held_by: tuple[str, ...] = ()
 
 
 def cache_status(
@@ -71,7 +75,7 @@ def cache_status(
         ),
         Observation.CACHED: cached,
         Observation.VERIFIED: true(Reason.NOT_NEEDED, _NOT_BY_MODELS),
-        Observation.PROGRESSING: _progressing(cached),
+        Observation.PROGRESSING: _progressing(cached, observed.held_by),
         Observation.READY: cached,
         Observation.WARM: cached,
         Observation.DEGRADED: _degraded(cached, observed.failure, pods, now),
@@ -133,7 +137,11 @@ def _cached(observed: CacheObservation, pods: Sequence[Mapping[str, Any]]) -> Ve
     return false(Reason.FETCHING, f"Job/{name} fetches; its pod's log says how far it is.")
 
 
-def _progressing(cached: Verdict) -> Verdict:
+def _progressing(cached: Verdict, held_by: Sequence[str]) -> Verdict:
+    if held_by:
+        text = f"Used by {', '.join(held_by[:_USERS])}"
+        more = f" and {len(held_by) - _USERS} more" if len(held_by) > _USERS else ""
+        return true(Reason.IN_USE, f"{text}{more}. {REASONS[Reason.IN_USE]}")
     if cached.reason is Reason.FETCHING:
         return true(Reason.FETCHING, cached.message)
     if cached.status is Truth.TRUE:
