@@ -86,6 +86,15 @@ def test_what_can_never_fit_the_queue_is_no_overload(caller):
         assert fragment in refused.message
 
 
+def test_a_prompt_before_each_of_many_texts_is_refused_by_its_tokens(caller):
+    """Some kilobytes that would be more than a million tokens: 600 before each of 2,000 texts."""
+    request = texts("docs", *["a"] * 2000, input_type="QUERY", instruction="x " * 600)
+    refused = caller.refusal(EMBED, request)
+    assert (refused.code, refused.reason) == (EXHAUSTED, "TOO_LARGE")
+    for fragment in ("instruction takes", "2,000 texts", "1,000,000", "split"):
+        assert fragment in refused.message
+
+
 # ---- gone
 
 

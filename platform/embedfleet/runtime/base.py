@@ -13,7 +13,13 @@ from embedfleet.batching.batcher import Batcher
 from embedfleet.batching.niceness import give_way
 from embedfleet.batching.planner import Limits
 from embedfleet.batching.stats import Stats
-from embedfleet.errors import ContractMismatch, EmbedfleetError, InvalidRequest, Overloaded
+from embedfleet.errors import (
+    ContractMismatch,
+    EmbedfleetError,
+    InvalidRequest,
+    Overloaded,
+    TooLarge,
+)
 from embedfleet.golden import Golden, Outputs
 from embedfleet.messages import InputType, Priority, Provenance, Role, Truncation
 from embedfleet.rendering.replica import ReplicaArguments, ReplicaSettings
@@ -27,11 +33,11 @@ __all__ = ["ModelRuntime", "TokenizeRequest"]
 Result = TypeVar("Result")
 
 INLINE_CHARACTERS: Final = 4_096
-"""Texts up to this size are tokenized on the event loop: that takes less time than a thread hop."""
+"""Up to this size is tokenized on the event loop: that takes less time than a thread hop."""
 
 MAX_TOKENIZING_CHARACTERS: Final = 32_000_000
-"""Texts that may wait to be tokenized: about a second of one core. What is refused for a full queue
-was tokenized in vain, so a storm of it must stop here."""
+"""What may wait to be tokenized: about a second of one core. What is refused for a full queue was
+tokenized in vain, so a storm of it must stop here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +174,11 @@ class ModelRuntime(ABC):
     ) -> Result:
         """Run tokenization here if it is short, else on a thread of its priority.
 
+        Args:
+            size: Characters that are encoded, a prompt as often as it is, and ids that are checked.
+            work: The tokenization.
+            priority: Of the request.
+
         Raises:
             Overloaded: Too much waits to be tokenized already.
         """
@@ -202,6 +213,16 @@ class ModelRuntime(ABC):
                 f"{field} has {count:,} entries; a request takes 1 to {limit:,}. "
                 + ("Send at least one." if not count else "Split it into several requests."),
                 field=field,
+            )
+
+    def _check_answer(self, num_tokens: int) -> None:
+        """Refuse to show more ids than the queue would take of the same texts."""
+        limit = self.settings.batching.max_queued_tokens
+        if num_tokens > limit:
+            raise TooLarge(
+                f"texts take {num_tokens:,} tokens with the prompt of each; the queue holds at "
+                f"most {limit:,} (spec.batching.maxQueuedTokens). Send fewer texts at a time.",
+                field="texts",
             )
 
     def _check_instruction(self, instruction: str | None) -> None:

@@ -19,6 +19,7 @@ from embedfleet.messages import (
     Timings,
     TokenIds,
 )
+from embedfleet.prompts import query_head
 from embedfleet.rendering.replica import ReplicaSettings
 from embedfleet.runtime.base import ModelRuntime, TokenizeRequest
 from embedfleet.runtime.loading import LoadedModel
@@ -52,16 +53,13 @@ class EmbedderRuntime(ModelRuntime):
         Raises:
             InvalidRequest: An option is out of bounds, so no item could succeed.
             ContractMismatch: The caller expects another contract.
+            TooLarge: The request could never fit the queue.
             Overloaded: The queue is full or the deadline cannot be met.
             DeadlineExceeded: The deadline passed.
         """
         started = time.monotonic()
         how = self._check(items, options)
-        outcomes = await self._off_loop(
-            sum(_size(item) for item in items),
-            lambda: self._tokenize(items, options, self.settings.default_instruction),
-            options.priority,
-        )
+        outcomes = await self._tokenized(items, options)
         tokenized_at = time.monotonic()
         good = [(i, o) for i, o in enumerate(outcomes) if isinstance(o, Tokenized)]
         results = [
@@ -109,10 +107,9 @@ class EmbedderRuntime(ModelRuntime):
             truncation=request.truncation,
         )
         items = [EmbedItem(text=text) for text in request.texts]
-        return await self._off_loop(
-            sum(len(text) for text in request.texts),
-            lambda: self._tokenize(items, options, self.settings.default_instruction),
-        )
+        outcomes = await self._tokenized(items, options)
+        self._check_answer(sum(len(o.token_ids) for o in outcomes if isinstance(o, Tokenized)))
+        return outcomes
 
     async def golden_outputs(self, golden: Golden) -> Outputs:
         """Embed the golden texts one by one; those that are too long are left out."""
@@ -128,6 +125,20 @@ class EmbedderRuntime(ModelRuntime):
                 raise finished.errors[0]
             found[place] = np.frombuffer(finished.data[0], "<f4")
         return found
+
+    async def _tokenized(
+        self, items: Sequence[EmbedItem | EmbedfleetError], options: EmbedOptions
+    ) -> list[Tokenized | EmbedfleetError]:
+        """Tokenize a request's items, off the event loop unless they are short."""
+        default = self.settings.default_instruction
+        instruction = default if options.instruction is None else options.instruction
+        prompt = len(query_head(instruction)) if options.input_type is InputType.QUERY else 0
+        # The prompt is encoded alone, to know its tokens, and again before each text.
+        size = prompt + sum(prompt + _size(item) for item in items)
+        limit = self.settings.batching.max_queued_tokens
+        return await self._off_loop(
+            size, lambda: self._tokenize(items, options, default, limit), options.priority
+        )
 
     def _golden_ids(self, text: GoldenText, instruction: str) -> TokenIds:
         own = instruction if text.input_type is InputType.QUERY else None

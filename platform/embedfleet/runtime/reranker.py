@@ -17,6 +17,7 @@ from embedfleet.messages import (
     RerankResult,
     Timings,
 )
+from embedfleet.prompts import rerank_head
 from embedfleet.rendering.replica import ReplicaSettings
 from embedfleet.runtime.base import ModelRuntime, TokenizeRequest
 from embedfleet.runtime.loading import LoadedModel
@@ -57,11 +58,7 @@ class RerankerRuntime(ModelRuntime):
         """
         started = time.monotonic()
         self._check(documents, options)
-        tokens = await self._off_loop(
-            len(query) + sum(len(document or "") for document in documents),
-            lambda: self._tokenize(query, documents, options, self.settings.default_instruction),
-            options.priority,
-        )
+        tokens = await self._tokenized(query, documents, options)
         tokenized_at = time.monotonic()
         good = [(i, d) for i, d in enumerate(tokens.documents) if isinstance(d, Tokenized)]
         submitted: Submitted | None = None
@@ -94,11 +91,14 @@ class RerankerRuntime(ModelRuntime):
         self._check_count("texts", len(request.texts))
         self._check_instruction(request.instruction)
         options = RerankOptions(instruction=request.instruction, truncation=request.truncation)
-        tokens = await self._off_loop(
-            len(request.query) + sum(len(text) for text in request.texts),
-            lambda: self._tokenize(
-                request.query, request.texts, options, self.settings.default_instruction
-            ),
+        tokens = await self._tokenized(request.query, request.texts, options)
+        # The wire has no shared prefix: each answer repeats it, which a query's own work does not.
+        self._check_answer(
+            sum(
+                len(tokens.prefix) + len(document.token_ids)
+                for document in tokens.documents
+                if isinstance(document, Tokenized)
+            )
         )
         return [
             Tokenized(np.concatenate((tokens.prefix, document.token_ids)), document.truncated)
@@ -124,6 +124,19 @@ class RerankerRuntime(ModelRuntime):
                 continue
             found[place] = row.reshape(1)
         return found
+
+    async def _tokenized(
+        self, query: str, documents: Sequence[str | None], options: RerankOptions
+    ) -> RerankTokens:
+        """Tokenize a request, off the event loop unless it is short."""
+        default = self.settings.default_instruction
+        instruction = default if options.instruction is None else options.instruction
+        head = len(rerank_head(instruction, query))
+        return await self._off_loop(
+            head + sum(len(document or "") for document in documents),
+            lambda: self._tokenize(query, documents, options, default),
+            options.priority,
+        )
 
     def _check(self, documents: Sequence[str | None], options: RerankOptions) -> None:
         self._check_contract(options.expected_contract_hash)

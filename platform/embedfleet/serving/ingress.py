@@ -23,7 +23,7 @@ from embedfleet.errors import EmbedfleetError, EngineError, InvalidRequest, Unsu
 from embedfleet.serving.services import SERVICES, Malformed
 from embedfleet.status import to_status
 
-__all__ = ["Call", "Ingress", "StreamHandler", "UnaryHandler", "log_to_stderr", "refuse"]
+__all__ = ["Call", "Encoded", "Ingress", "StreamHandler", "UnaryHandler", "log_to_stderr", "refuse"]
 
 logger = logging.getLogger("embedfleet.serving")
 
@@ -87,6 +87,19 @@ class _Empty:
 
 
 EMPTY: Final = _Empty()
+
+
+class Encoded:
+    """An answer that is serialized already."""
+
+    __slots__ = ("_payload",)
+
+    def __init__(self, payload: bytes) -> None:
+        self._payload = payload
+
+    def SerializeToString(self) -> bytes:
+        """Return the bytes, as a message would."""
+        return self._payload
 
 
 def refuse(context: Any, error: EmbedfleetError) -> _Empty:

@@ -36,6 +36,7 @@ from embedfleet.serving.codec import (
 from embedfleet.serving.describe import decode_tokenize, encode_model, encode_tokenize
 from embedfleet.serving.ingress import (
     Call,
+    Encoded,
     Ingress,
     StreamHandler,
     UnaryHandler,
@@ -116,10 +117,10 @@ class _ModelReplica(Ingress):
     def _refusing(self, failed: Callable[[Any, EmbedfleetError], Any]) -> StreamHandler:
         return StreamHandler(self._refuse, failed, lambda request: 1)
 
-    async def _tokenize(self, request: Any, call: Call) -> wire_model.TokenizeResponse:
+    async def _tokenize(self, request: Any, call: Call) -> Encoded:
         self._check_name(request.model)
         tokenized = await self._runtime.tokenize(decode_tokenize(request))
-        return encode_tokenize(tokenized, self._runtime.provenance)
+        return Encoded(await encode_tokenize(tokenized, self._runtime.provenance))
 
     async def _get_model(self, request: Any, call: Call) -> wire_model.GetModelResponse:
         self._check_name(request.model)

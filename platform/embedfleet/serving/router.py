@@ -29,7 +29,7 @@ from embedfleet.serving.codec import (
     embed_stream_failure,
     rerank_stream_failure,
 )
-from embedfleet.serving.ingress import Call, Ingress, StreamHandler, UnaryHandler
+from embedfleet.serving.ingress import Call, Encoded, Ingress, StreamHandler, UnaryHandler
 from embedfleet.serving.running import Ask, RunningApplications, ask_serve
 from embedfleet.serving.services import SERVICES, Malformed
 from embedfleet.status import from_status
@@ -125,7 +125,7 @@ class Router(Ingress):
             failure = status_pb2.Status.FromString(status)
             code = next(c for c in StatusCode if c.value[0] == failure.code)
             raise from_status(code, failure.message, failure)
-        return _Raw(payload)
+        return Encoded(payload)
 
     async def _describe(self, model: RoutedModel) -> wire_model.Model:
         described = wire_model.Model(
@@ -203,18 +203,6 @@ class Router(Ingress):
                 last = health.status
                 yield health
             await asyncio.sleep(HEALTH_WATCH_SECONDS)
-
-
-class _Raw:
-    """A response that is serialized already."""
-
-    __slots__ = ("_payload",)
-
-    def __init__(self, payload: bytes) -> None:
-        self._payload = payload
-
-    def SerializeToString(self) -> bytes:
-        return self._payload
 
 
 def _health(is_serving: bool) -> health_pb2.HealthCheckResponse:

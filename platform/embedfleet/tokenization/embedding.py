@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from embedfleet.errors import CheckpointError, EmbedfleetError, InvalidRequest
+from embedfleet.errors import CheckpointError, EmbedfleetError, InvalidRequest, TooLarge
 from embedfleet.messages import EmbedItem, EmbedOptions, InputType, TokenIds, Truncation
 from embedfleet.prompts import query_head
 from embedfleet.tokenization.tokenized import Tokenized, excess, is_unicode
@@ -45,6 +45,7 @@ class EmbeddingTokenizer:
         items: Sequence[EmbedItem | EmbedfleetError],
         options: EmbedOptions,
         default_instruction: str,
+        max_request_tokens: int | None = None,
     ) -> list[Tokenized | EmbedfleetError]:
         """Tokenize every item, or say why not; one bad item leaves its neighbours alone.
 
@@ -52,8 +53,16 @@ class EmbeddingTokenizer:
 
         Token ids of a query follow the ids of the instruction.
 
+        Args:
+            items: Each gets an outcome, in this order.
+            options: Hold for all of them.
+            default_instruction: Of a query whose options bring none.
+            max_request_tokens: Most tokens that the prompts of all items may take together, judged
+                before any text is encoded; None: any number.
+
         Raises:
             InvalidRequest: The instruction does not suit the request, so no item could succeed.
+            TooLarge: The instruction, repeated for each item, is more than a request may hold.
         """
         head = _head(options, default_instruction)
         head_ids = self.tokenizer.encode(head)
@@ -66,6 +75,14 @@ class EmbeddingTokenizer:
         outcomes: list[Tokenized | EmbedfleetError | None] = [
             _refusal(item, f"items[{i}]") for i, item in enumerate(items)
         ]
+        num_good = sum(outcome is None for outcome in outcomes)
+        if max_request_tokens is not None and num_good * len(head_ids) > max_request_tokens:
+            raise TooLarge(
+                f"instruction takes {len(head_ids):,} tokens with its prompt, and stands before "
+                f"each of {num_good:,} texts; at most {max_request_tokens:,} tokens fit the queue "
+                "(spec.batching.maxQueuedTokens). Shorten the instruction or split the request.",
+                field="instruction",
+            )
         texts: dict[int, str] = {}
         for i, item in enumerate(items):
             if isinstance(item, EmbedfleetError) or outcomes[i] is not None:
