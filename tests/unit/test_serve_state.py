@@ -70,6 +70,14 @@ def test_last_scale_is_the_latest_that_changed_the_number() -> None:
     assert summarize("emb-docs", application(autoscaling_detail=None)).last_scale is None
 
 
+@pytest.mark.parametrize("count", [-1, 1_000_001, 1e21, "x", None])
+def test_what_is_no_number_of_replicas_is_no_answer_of_serve(count: Any) -> None:
+    decision = {"timestamp_s": 1.0, "prev_num_replicas": 1, "curr_num_replicas": count}
+    answer = application(autoscaling_detail={"decisions": [decision | {"reason": "load"}]})
+    with pytest.raises((TypeError, ValueError)):
+        summarize("emb-docs", answer)
+
+
 def test_text_is_what_a_person_needs() -> None:
     running = application(replicas=[replica("RUNNING")], target_num_replicas=2)
     assert str(summarize("emb-docs", running)) == "emb-docs: running, 1 of 2 replicas"

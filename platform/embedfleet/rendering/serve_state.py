@@ -20,6 +20,8 @@ _ANSWERING: Final = ("RUNNING", "UPDATING", "PENDING_MIGRATION")
 """A replica that takes new settings over holds its calls for a moment and loses none."""
 
 _END_OF_CALENDAR: Final = 253_402_300_800
+_MOST_REPLICAS: Final = 1_000_000
+"""What a status can hold, and a thousand times what a manifest can ask for."""
 _OWN_ERROR: Final = re.compile(r"^(?:embedfleet\.errors\.)(\w+: .*)$", re.M)
 
 
@@ -114,6 +116,6 @@ def _seconds(value: Any) -> float:
 
 def _count(value: Any) -> int:
     count = int(value)
-    if count < 0:
+    if not 0 <= count <= _MOST_REPLICAS:
         raise ValueError(f"{value} is no number of replicas")
     return count
