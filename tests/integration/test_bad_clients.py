@@ -207,6 +207,20 @@ def test_bad_message_of_a_stream_leaves_the_stream_open(caller, first):
     assert bool(answers["0"].error.code) == (first == "nobody")
 
 
+@pytest.mark.parametrize("compression", [None, grpc.Compression.Gzip], ids=["plain", "gzip"])
+def test_message_over_the_limit_leaves_the_stream_open(caller, compression):
+    """The edge measures only the first of a stream's messages."""
+    too_large = stream_message("1")
+    too_large.items[0].text = "x" * (MAX_MESSAGE_BYTES + 1)
+    sent = [stream_message("0"), too_large, stream_message("2")]
+    answers = list(caller.stream(EMBED_STREAM, sent, compression=compression))
+    (failed,) = [a for a in answers if a.HasField("error")]
+    assert failed.error.reason == "TOO_LARGE"
+    for fragment in (str(too_large.ByteSize()), str(MAX_MESSAGE_BYTES), "maxMessageBytes"):
+        assert fragment in failed.error.message
+    assert {a.embeddings[0].id for a in answers if a.embeddings} == {"0", "2"}
+
+
 def test_bad_message_of_a_rerank_stream_leaves_the_stream_open(caller):
     sent = [
         reranking_pb2.RerankStreamRequest(model="relevance", query=query, documents=["a"], id=query)

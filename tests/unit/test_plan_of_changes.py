@@ -92,6 +92,21 @@ def test_class_and_cause(change: str, field: str, impact: Impact) -> None:
     assert not found.refused
 
 
+def test_the_largest_message_is_told_to_every_replica() -> None:
+    found = plan(config(), config(pools="grpc: {maxMessageBytes: 65536}"))
+    assert [(c.resource, c.field, c.impact) for c in found.changes] == [
+        ("Embedder/docs", "spec.grpc.maxMessageBytes", Impact.RECONFIGURE),
+        ("Fleet/f", "spec.grpc.maxMessageBytes", Impact.RECONFIGURE),
+    ]
+
+
+def test_what_replicas_were_not_told_before_interrupts_nothing() -> None:
+    before = config()
+    for application in before["applications"]:
+        del application["deployments"][0]["user_config"]["max_message_bytes"]
+    assert plan(before, config()).impact is Impact.RECONFIGURE
+
+
 @pytest.mark.parametrize(
     ("before", "after", "expected"),
     [

@@ -6,10 +6,14 @@ import asyncio
 
 import pytest
 
-from embedfleet.errors import InvalidRequest
+from embedfleet.errors import InvalidRequest, TooLarge
+from embedfleet.messages import Role
+from embedfleet.rendering.replica import ReplicaArguments, ReplicaSettings
+from embedfleet.runtime import EmbedderRuntime, load_model
 from embedfleet.serving.codec import embed_stream_failure, rerank_stream_failure
 from embedfleet.serving.ingress import STREAM_ITEMS, STREAM_MESSAGES, Call, Ingress, StreamHandler
-from embedfleet.serving.services import Malformed
+from embedfleet.serving.replicas import _ModelReplica
+from embedfleet.serving.services import Received
 from embedfleet.wire import embedding_pb2 as wire_embedding
 from embedfleet.wire import reranking_pb2 as wire_reranking
 
@@ -52,9 +56,13 @@ def ingress(answer=echo) -> Ingress:
     return Ingress({}, {wire_embedding.EmbedStreamRequest: handler})
 
 
+def sent(request) -> Received:
+    return Received(type(request), request.SerializeToString())
+
+
 async def stream(*requests):
     for request in requests:
-        yield request
+        yield request if isinstance(request, Received) else sent(request)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +70,7 @@ async def stream(*requests):
     [
         (message(b"refused", b"a", b"b"), b"INVALID_REQUEST", [b"a", b"b"]),
         (message(b"broken", b"a"), b"ENGINE_ERROR", [b"a"]),
-        (Malformed("embedfleet.v1.EmbedStreamRequest", "truncated"), b"INVALID_REQUEST", []),
+        (Received(wire_embedding.EmbedStreamRequest, b"\x0a\xff"), b"INVALID_REQUEST", []),
     ],
     ids=["refused", "handler fails", "not a message"],
 )
@@ -75,6 +83,48 @@ async def test_a_bad_message_is_answered_and_the_stream_goes_on(bad, reason, ids
     (failed,) = [a for a in answers if a.HasField("error")]
     assert failed.error.reason == reason
     assert [e.id for e in failed.embeddings] == ids
+
+
+@pytest.mark.parametrize("place", [0, 1, 2], ids=["first", "second", "last"])
+async def test_a_message_over_the_limit_is_answered_unread_and_the_stream_goes_on(place):
+    """The edge measures only a stream's first message, and that as it is sent."""
+    seen = []
+
+    async def note(request, call):
+        seen.append(len(request.items))
+        return await echo(request, call)
+
+    fits = message(b"m", b"1", b"2", b"3")
+    messages = [fits, fits]
+    # No message at all: had it been parsed first, that would be the complaint.
+    messages.insert(place, Received(wire_embedding.EmbedStreamRequest, b"\xff" * 70_001))
+    served, context = ingress(note), Context()
+    served.max_message_bytes = 70_000
+    answers = [a async for a in served.EmbedStream(stream(*messages), context)]
+    assert context.code is None
+    assert seen == [3, 3]
+    (failed,) = [a for a in answers if a.HasField("error")]
+    assert (failed.error.reason, failed.error.code) == (b"TOO_LARGE", 8)
+    for part in (b"70001 bytes", b"70000", b"maxMessageBytes", b"fewer items"):
+        assert part in failed.error.message
+
+
+async def test_a_call_over_the_limit_is_refused_unread():
+    served, context = Ingress({wire_embedding.EmbedRequest: echo}, {}), Context()
+    served.max_message_bytes = 70_000
+    await served.Embed(Received(wire_embedding.EmbedRequest, b"\xff" * 70_001), context)
+    assert context.code.name == "RESOURCE_EXHAUSTED"
+    assert "70001 bytes" in context.details
+
+
+def test_a_message_of_exactly_the_limit_is_read_and_let_go_of():
+    request = message(b"m", b"1")
+    size = request.ByteSize()
+    received = sent(request)
+    assert received.parse(size) == request
+    with pytest.raises(TooLarge):
+        sent(request).parse(size - 1)
+    assert received.parse(0) == wire_embedding.EmbedStreamRequest()
 
 
 async def test_a_stream_of_another_service_is_refused_with_a_sentence():
@@ -100,7 +150,7 @@ async def test_a_client_that_does_not_read_is_not_read_from(items_each, most):
     async def endless():
         while True:
             read.append(None)
-            yield message(b"m", *([b"i"] * items_each))
+            yield sent(message(b"m", *([b"i"] * items_each)))
 
     answers = ingress().EmbedStream(endless(), Context())
     await anext(answers)
@@ -130,3 +180,21 @@ def test_a_timeout_becomes_a_deadline(value, seconds):
 )
 def test_what_is_no_timeout_is_no_deadline(value):
     assert Call.of(Context(("x-embedfleet-timeout", value))).deadline is None
+
+
+class Replica(_ModelReplica):
+    """A replica that Ray did not start, so its model is not its own to close."""
+
+    def __del__(self):
+        pass
+
+
+async def test_the_limit_is_that_of_the_fleet():
+    arguments = ReplicaArguments(
+        name="docs", role=Role.EMBEDDER, source="embedded/embedder", backend="echo"
+    )
+    runtime = EmbedderRuntime(load_model(arguments, 1), ReplicaSettings())
+    replica = Replica(runtime, {}, {})
+    await replica.reconfigure(ReplicaSettings(max_message_bytes=70_000).model_dump(mode="json"))
+    assert replica.max_message_bytes == 70_000
+    await runtime.close()

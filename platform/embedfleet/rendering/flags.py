@@ -21,7 +21,8 @@ SERVE_FLAGS: Final[Mapping[str, str]] = {
     "RAY_worker_niceness": "0",
     # How soon load is seen by autoscaling.
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
-    # What a message may become once decompressed; the edge bounds what is sent.
+    # What a message may become once decompressed, whatever the fleet says. Its own limit is kept by
+    # the edge, which knows a call's first message as it is sent, and by who parses a message.
     "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(512 * 1024 * 1024),
     # A worker that was reloaded away may finish its calls for as long as a call may take.
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "600",

@@ -6,14 +6,18 @@ change under traffic: Serve hands them to running replicas as `user_config`.
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import BaseModel, ConfigDict
 
 from embedfleet.catalog import DEFAULT_INSTRUCTION
 from embedfleet.golden import Golden
 from embedfleet.messages import OutputType, Role
+from embedfleet.resources.fleet import FleetSpec
 from embedfleet.resources.shared import Batching
 
 __all__ = [
+    "MAX_MESSAGE_BYTES",
     "BatchingSettings",
     "GoldenSettings",
     "ReplicaArguments",
@@ -21,6 +25,10 @@ __all__ = [
     "RoutedModel",
     "RouterSettings",
 ]
+
+
+MAX_MESSAGE_BYTES: Final = FleetSpec().grpc.max_message_bytes
+"""What a fleet takes that says nothing else."""
 
 
 class _Frozen(BaseModel):
@@ -74,6 +82,7 @@ class ReplicaSettings(_Frozen):
         default_dimension: Used when a request names none; None means native.
         allowed_dimensions: If not empty, the only ones a request may name.
         allow_instruction_override: Whether a request may bring its own instruction.
+        max_message_bytes: Largest request message that is read, in a call as in a stream.
         golden: None where nothing was recorded yet, or on a laptop.
     """
 
@@ -84,6 +93,7 @@ class ReplicaSettings(_Frozen):
     allowed_dimensions: tuple[int, ...] = ()
     default_output_type: OutputType = OutputType.FLOAT32
     batching: BatchingSettings = BatchingSettings()
+    max_message_bytes: int = MAX_MESSAGE_BYTES
     golden: GoldenSettings | None = None
 
 
@@ -102,10 +112,9 @@ class RouterSettings(_Frozen):
     """What the router application is told: every model of the fleet.
 
     Attributes:
-        max_message_bytes: Largest request it passes on. The edge knows the length of a compressed
-            message only as it is sent.
+        max_message_bytes: Largest request message that is read and passed on.
     """
 
     fleet: str
     models: tuple[RoutedModel, ...] = ()
-    max_message_bytes: int = 67_108_864
+    max_message_bytes: int = MAX_MESSAGE_BYTES

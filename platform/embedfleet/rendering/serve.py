@@ -119,7 +119,7 @@ def render_serve(
         "applications": [
             *(
                 _model_application(
-                    fleet, model, _settings(model, names[application(model)], goldens)
+                    fleet, model, _settings(fleet, model, names[application(model)], goldens)
                 )
                 for model in models
             ),
@@ -190,7 +190,7 @@ def _arguments(model: Model, *, has_gpu: bool) -> ReplicaArguments:
 
 
 def _settings(
-    model: Model, names: tuple[str, ...], goldens: Mapping[str, Golden]
+    fleet: Fleet, model: Model, names: tuple[str, ...], goldens: Mapping[str, Golden]
 ) -> ReplicaSettings:
     spec = model.spec
     golden = goldens.get(application(model))
@@ -199,6 +199,7 @@ def _settings(
         default_instruction=spec.instruction.default,
         allow_instruction_override=spec.instruction.allow_override,
         batching=spec.batching,
+        max_message_bytes=fleet.spec.grpc.max_message_bytes,
         golden=GoldenSettings(golden=golden, bound=spec.verification.bound) if golden else None,
     )
     if isinstance(model, Reranker):

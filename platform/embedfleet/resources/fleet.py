@@ -49,7 +49,7 @@ class Grpc(Part):
     port: Port = 9000
     """Where the fleet answers gRPC."""
     max_message_bytes: Annotated[int, Field(ge=65_536, le=2_147_483_647)] = 67_108_864
-    """Largest request message; larger ones are refused before they are read."""
+    """Largest request message, also of a stream; larger ones are refused by their length."""
 
 
 class Head(Part):

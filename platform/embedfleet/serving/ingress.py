@@ -19,8 +19,9 @@ from typing import Any, Final
 import grpc
 from google.protobuf.message import Message
 
-from embedfleet.errors import EmbedfleetError, EngineError, InvalidRequest, Unsupported
-from embedfleet.serving.services import SERVICES, Malformed
+from embedfleet.errors import EmbedfleetError, EngineError, Unsupported
+from embedfleet.rendering.replica import MAX_MESSAGE_BYTES
+from embedfleet.serving.services import SERVICES, Received
 from embedfleet.status import to_status
 
 __all__ = ["Call", "Encoded", "Ingress", "StreamHandler", "UnaryHandler", "log_to_stderr", "refuse"]
@@ -69,7 +70,8 @@ class StreamHandler:
 
     Attributes:
         answer: Answers one message.
-        failed: Makes the answer that tells why a message has none; the stream goes on.
+        failed: Makes the answer that tells why a message has none; the stream goes on. Is given the
+            error alone, twice, where the message could not be read.
         num_items: Counts what one message asks for.
     """
 
@@ -117,16 +119,10 @@ def _unexpected(error: Exception) -> EmbedfleetError:
     return EngineError(f"This is a bug: {type(error).__name__}: {error}")
 
 
-def _refusal(request: Any) -> EmbedfleetError:
-    if isinstance(request, Malformed):
-        return InvalidRequest(
-            f"The request's bytes are not a {request.message_name}: {request.detail}. Check that "
-            "client and server use the same proto files, and that all text is UTF-8."
-        )
-    package = request.DESCRIPTOR.full_name
+def _unsupported(kind: type[Message]) -> Unsupported:
     return Unsupported(
-        f"This release does not answer {package}. Use embedfleet.v1.EmbeddingService, "
-        "RerankingService or ModelService."
+        f"This release does not answer {kind.DESCRIPTOR.full_name}. Use "
+        "embedfleet.v1.EmbeddingService, RerankingService or ModelService."
     )
 
 
@@ -147,7 +143,12 @@ def log_to_stderr() -> None:
 
 
 class Ingress:
-    """Answers every registered RPC; subclasses bring handlers by request type."""
+    """Answers every registered RPC; subclasses bring handlers by request type.
+
+    Attributes:
+        max_message_bytes: Largest message that is read. The edge knows only a call's first one, and
+            its length as it is sent; subclasses set what their fleet takes.
+    """
 
     def __init__(
         self,
@@ -156,40 +157,51 @@ class Ingress:
     ) -> None:
         self._unary = unary
         self._streams = streams
+        self.max_message_bytes = MAX_MESSAGE_BYTES
         log_to_stderr()
 
-    async def _answer(self, request: Any, context: Any) -> Any:
+    async def _answer(self, received: Received, context: Any) -> Any:
         try:
-            handler = self._unary.get(type(request))
+            handler = self._unary.get(received.kind)
             if handler is None:
-                return refuse(context, _refusal(request))
-            return await handler(request, Call.of(context))
+                return refuse(context, _unsupported(received.kind))
+            return await handler(received.parse(self.max_message_bytes), Call.of(context))
         except EmbedfleetError as error:
             return refuse(context, error)
         except Exception as error:
             return refuse(context, _unexpected(error))
 
     async def _answer_stream(
-        self, requests: AsyncIterator[Any], context: Any
+        self, requests: AsyncIterator[Received], context: Any
     ) -> AsyncGenerator[Any, None]:
         first = await anext(aiter(requests), None)
         if first is None:
             return
-        handler = self._streams.get(type(first))
+        handler = self._streams.get(first.kind)
         if handler is None:
-            refuse(context, _refusal(first))
+            refuse(context, _unsupported(first.kind))
             return
-        async for response in _pump(_chain(first, requests), handler, Call.of(context)):
+        async for response in _pump(self._parsed(first, requests), handler, Call.of(context)):
             yield response
 
-    async def _answer_once_streaming(self, request: Any, context: Any) -> AsyncGenerator[Any, None]:
-        yield await self._answer(request, context)
+    async def _parsed(
+        self, first: Received, rest: AsyncIterator[Received]
+    ) -> AsyncIterator[Message | EmbedfleetError]:
+        """Read a stream's messages; one that cannot be read becomes what is wrong with it."""
+        yield self._parse(first)
+        async for received in rest:
+            yield self._parse(received)
 
+    def _parse(self, received: Received) -> Message | EmbedfleetError:
+        try:
+            return received.parse(self.max_message_bytes)
+        except EmbedfleetError as error:
+            return error
 
-async def _chain(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    yield first
-    async for request in rest:
-        yield request
+    async def _answer_once_streaming(
+        self, received: Received, context: Any
+    ) -> AsyncGenerator[Any, None]:
+        yield await self._answer(received, context)
 
 
 class _Window:
@@ -215,7 +227,7 @@ class _Window:
 
 
 async def _pump(
-    requests: AsyncIterator[Any], handler: StreamHandler, call: Call
+    requests: AsyncIterator[Message | EmbedfleetError], handler: StreamHandler, call: Call
 ) -> AsyncGenerator[Any, None]:
     """Answer a stream's messages side by side, yielding answers as they are ready.
 
@@ -228,8 +240,8 @@ async def _pump(
 
     async def one(request: Any, num_items: int) -> None:
         try:
-            if isinstance(request, Malformed):
-                raise _refusal(request)
+            if isinstance(request, EmbedfleetError):
+                raise request
             answer = await handler.answer(request, call)
         except EmbedfleetError as error:
             answer = handler.failed(request, error)
@@ -240,7 +252,9 @@ async def _pump(
     async def read() -> None:
         async with asyncio.TaskGroup() as tasks:
             async for request in requests:
-                num_items = 1 if isinstance(request, Malformed) else handler.num_items(request)
+                num_items = (
+                    1 if isinstance(request, EmbedfleetError) else handler.num_items(request)
+                )
                 await window.take(num_items)
                 tasks.create_task(one(request, num_items))
 

@@ -75,6 +75,7 @@ class _ModelReplica(Ingress):
         self._runtime.start()
         settings = ReplicaSettings.model_validate(user_config)
         await self._runtime.reconfigure(settings)
+        self.max_message_bytes = settings.max_message_bytes
         names = (self._runtime.arguments.name, *settings.aliases)
         self._names = frozenset(name.encode() for name in names)
 

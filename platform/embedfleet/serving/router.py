@@ -21,7 +21,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from embedfleet.errors import InvalidRequest, ModelNotFound, TooLarge, Unavailable
+from embedfleet.errors import EmbedfleetError, InvalidRequest, ModelNotFound, Unavailable
 from embedfleet.rendering.replica import RoutedModel, RouterSettings
 from embedfleet.serving.codec import (
     ROLES,
@@ -29,9 +29,9 @@ from embedfleet.serving.codec import (
     embed_stream_failure,
     rerank_stream_failure,
 )
-from embedfleet.serving.ingress import Call, Encoded, Ingress, StreamHandler, UnaryHandler
+from embedfleet.serving.ingress import Call, Encoded, Ingress, StreamHandler, UnaryHandler, refuse
 from embedfleet.serving.running import Ask, RunningApplications, ask_serve
-from embedfleet.serving.services import SERVICES, Malformed
+from embedfleet.serving.services import SERVICES, Received
 from embedfleet.status import from_status
 from embedfleet.wire import embedding_pb2 as wire_embedding
 from embedfleet.wire import model_pb2 as wire_model
@@ -73,6 +73,7 @@ class Router(Ingress):
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Take the fleet's models from Serve."""
         self._settings = RouterSettings.model_validate(user_config)
+        self.max_message_bytes = self._settings.max_message_bytes
         self._by_name = {
             name: model for model in self._settings.models for name in (model.name, *model.aliases)
         }
@@ -91,14 +92,6 @@ class Router(Ingress):
             field=field,
         )
 
-    def _check_size(self, size: int) -> None:
-        limit = self._settings.max_message_bytes
-        if size > limit:
-            raise TooLarge(
-                f"message is {size} bytes when decompressed; this fleet takes at most {limit} "
-                "(Fleet spec.grpc.maxMessageBytes): send fewer items at a time."
-            )
-
     async def _handle(self, application: str) -> DeploymentHandle:
         handle = self._handles.get(application)
         if handle is None:
@@ -108,7 +101,6 @@ class Router(Ingress):
         return handle
 
     async def _forward(self, request: Any, call: Call) -> Any:
-        self._check_size(request.ByteSize())
         model = self._find("model", request.model)
         remaining = None if call.deadline is None else call.deadline - time.monotonic()
         try:
@@ -179,19 +171,21 @@ class Router(Ingress):
         statuses |= {model.name: _health(model.application in running) for model in models}
         return health_pb2.HealthListResponse(statuses=statuses)
 
-    async def Watch(self, request: Any, grpc_context: Any) -> AsyncGenerator[Any, None]:
+    async def Watch(self, request: Received, grpc_context: Any) -> AsyncGenerator[Any, None]:
         """Send a health status now and at every change, until the caller leaves.
 
         As grpc/health/v1/health.proto wants it, a name that is not known yet is a status too; and
         so is a health that cannot be told, as while Serve's controller is away for long.
         """
-        if isinstance(request, Malformed):
-            yield await self._answer(request, grpc_context)
+        try:
+            asked = request.parse(self.max_message_bytes)
+        except EmbedfleetError as error:
+            yield refuse(grpc_context, error)
             return
         last: Any = None
         while True:
             try:
-                health = await self._check(request, Call.of(grpc_context))
+                health = await self._check(asked, Call.of(grpc_context))
             except ModelNotFound:
                 unknown = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
                 health = health_pb2.HealthCheckResponse(status=unknown)

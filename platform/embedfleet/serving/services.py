@@ -3,14 +3,16 @@
 Serve learns its services once, when a cluster starts, from import paths of functions in the form of
 generated `add_..._to_server` functions, and calls the ingress method of the same name. These
 functions differ from the generated ones in two ways: requests of our own services are decoded to
-their wire twins, so that text which is not UTF-8 reaches the item it belongs to, and bytes that are
-no message at all become a value that is refused politely instead of an exception inside gRPC.
+their wire twins, so that text which is not UTF-8 reaches the item it belongs to, and bytes are
+parsed only by who can refuse politely what is too large or no message at all, instead of inside
+gRPC.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Protocol
 
 import grpc
@@ -18,6 +20,7 @@ from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2
 
 from embedfleet.compat import kserve_pb2, tei_pb2
+from embedfleet.errors import InvalidRequest, TooLarge
 
 # Reflection describes what is in the default descriptor pool, so the published messages must be
 # imported although requests are decoded to their twins.
@@ -28,7 +31,7 @@ from embedfleet.wire import reranking_pb2 as wire_reranking
 
 __all__ = [
     "SERVICES",
-    "Malformed",
+    "Received",
     "Rpc",
     "add_embedding",
     "add_health",
@@ -41,16 +44,43 @@ __all__ = [
     "add_tei_predict",
     "add_tei_rerank",
     "add_tei_tokenize",
-    "decoder",
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Malformed:
-    """Received bytes that are not the message they should be."""
+class Received:
+    """A request as it came.
 
-    message_name: str
-    detail: str
+    Args:
+        kind: What its bytes should be.
+        data: The bytes, decompressed.
+    """
+
+    __slots__ = ("_data", "kind")
+
+    def __init__(self, kind: type[Message], data: bytes) -> None:
+        self.kind = kind
+        self._data = data
+
+    def parse(self, max_bytes: int) -> Message:
+        """Turn the bytes into the message, once: they are let go of.
+
+        Raises:
+            TooLarge: There are more than `max_bytes`; they were not looked at.
+            InvalidRequest: They are not such a message.
+        """
+        data, self._data = self._data, b""
+        if len(data) > max_bytes:
+            raise TooLarge(
+                f"message is {len(data)} bytes when decompressed; this fleet takes at most "
+                f"{max_bytes} (Fleet spec.grpc.maxMessageBytes): send fewer items at a time."
+            )
+        try:
+            return self.kind.FromString(data)
+        except DecodeError as error:
+            raise InvalidRequest(
+                f"The request's bytes are not a {self.kind.DESCRIPTOR.full_name}: {error}. Check "
+                "that client and server use the same proto files, and that all text is UTF-8."
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,25 +160,13 @@ class _Server(Protocol):
     ) -> None: ...
 
 
-def decoder(kind: type[Message]) -> Callable[[bytes], Message | Malformed]:
-    """Make a deserializer that returns `Malformed` where protobuf would raise."""
-
-    def decode(data: bytes) -> Message | Malformed:
-        try:
-            return kind.FromString(data)
-        except DecodeError as error:
-            return Malformed(kind.DESCRIPTOR.full_name, str(error))
-
-    return decode
-
-
 def _handler(servicer: Any, name: str, rpc: Rpc) -> grpc.RpcMethodHandler:
     make = {
         (False, False): grpc.unary_unary_rpc_method_handler,
         (False, True): grpc.unary_stream_rpc_method_handler,
         (True, True): grpc.stream_stream_rpc_method_handler,
     }[rpc.client_stream, rpc.server_stream]
-    return make(getattr(servicer, name), request_deserializer=decoder(rpc.request))
+    return make(getattr(servicer, name), request_deserializer=partial(Received, rpc.request))
 
 
 def _registrar(service: str) -> Callable[[Any, _Server], None]:
