@@ -33,8 +33,9 @@ LIKELY: Final[Mapping[str, list[Any]]] = {
     "aliases": ["router", "alias", "A/B:c@1"],
     "pools": ["a", "b"],
     "allowedDimensions": [32, 1024, 2560, 4096],
-    "dimension": [32, 1024, 2560, 4096, 4097],
+    "dimension": [32, 100, 1024, 2560, 4096, 4097],
     "address": ["https://models.example/qwen3"],
+    "default": ["", " ", "\n\u2028", "\u0085x"],
     "keep": [1, 5, 50],
     "goldenConfigMapName": ["docs-golden", "a" * 63],
     "minCosine": [0.95],
@@ -111,7 +112,8 @@ def values(schema: Schema, field: str = "") -> st.SearchStrategy[Any]:
 
 def _texts(schema: Schema, field: str) -> st.SearchStrategy[str]:
     if "pattern" not in schema:
-        return st.text(st.characters(codec="utf-8"), max_size=min(schema["maxLength"], 20))
+        any_text = st.text(st.characters(codec="utf-8"), max_size=min(schema["maxLength"], 20))
+        return st.sampled_from(LIKELY[field]) | any_text if field in LIKELY else any_text
     pattern = schema["pattern"]
     # Go's and Rust's classes of separators and controls, in words that Python has.
     drawn = st.from_regex(

@@ -61,6 +61,11 @@ class OutputType(StrEnum):
     BINARY = "BINARY"
     UBINARY = "UBINARY"
 
+    @property
+    def packs_bits(self) -> bool:
+        """Whether eight components make a byte, so that a dimension must be a multiple of 8."""
+        return self in (OutputType.BINARY, OutputType.UBINARY)
+
 
 class Truncation(StrEnum):
     """What to do with text over the limit: refuse it, or drop its end or its start."""

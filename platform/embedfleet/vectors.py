@@ -20,7 +20,6 @@ from embedfleet.messages import Float32Array, OutputType
 
 __all__ = ["Finish", "Vectors", "check_dimension", "finish"]
 
-_PACKED = (OutputType.BINARY, OutputType.UBINARY)
 _SCALED = (OutputType.INT8, OutputType.UINT8)
 
 
@@ -76,7 +75,7 @@ def check_dimension(
             "leave it out for the default.",
             field="dimension",
         )
-    if output_type in _PACKED and dimension % 8:
+    if output_type.packs_bits and dimension % 8:
         raise InvalidRequest(
             f"dimension is {dimension}; {output_type} packs eight components to a byte, so it must "
             f"be a multiple of 8. Choose {dimension - dimension % 8}, or another output_type.",

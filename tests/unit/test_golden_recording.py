@@ -152,8 +152,8 @@ async def test_texts_that_are_too_long_are_recorded_as_missing() -> None:
 
 
 async def test_a_reranker_without_room_for_any_document_gives_nothing() -> None:
-    async with replica(Role.RERANKER, ReplicaSettings(), max_tokens=48) as runtime:
-        with pytest.raises(InvalidRequest, match="48"):
+    async with replica(Role.RERANKER, ReplicaSettings(), max_tokens=72) as runtime:
+        with pytest.raises(InvalidRequest, match="72"):
             await recorded(answers(runtime), Role.RERANKER)
 
 

@@ -215,7 +215,7 @@ async def test_texts_that_are_too_long_are_left_out(max_tokens: int) -> None:
 async def test_a_reranker_without_room_for_any_document_cannot_be_verified() -> None:
     golden = await golden_of(Role.RERANKER)
     with pytest.raises(GoldenMismatch, match=re.escape("Raise spec.maxPairTokens")):
-        async with replica(Role.RERANKER, settings=held_to(golden), max_tokens=48):
+        async with replica(Role.RERANKER, settings=held_to(golden), max_tokens=72):
             pass
 
 

@@ -267,6 +267,7 @@ def test_text_is_what_a_person_needs() -> None:
         "    Replicas are replaced a few at a time. Calls to a lone replica wait:"
         " spec.rollout.maxSurgePercent avoids it.\n"
         "  spec.dimension: unset -> 64 (Reconfigure)\n"
-        "    Running replicas take it over; nothing is interrupted.\n"
+        "    Running replicas take it over; nothing is interrupted."
+        " A replica whose checkpoint cannot do it is stopped.\n"
         "NoChange: Fleet/f"
     )

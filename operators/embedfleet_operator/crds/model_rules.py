@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from embedfleet.catalog import PUBLISHED, PublishedModel
-from embedfleet.messages import Role
+from embedfleet.messages import OutputType, Role
 from embedfleet.resources.base import RESERVED_NAMES
 from embedfleet.resources.model_source import Size
 from embedfleet_operator.crds.schema import Rule, unique
@@ -137,6 +137,14 @@ def _dimensions() -> tuple[Rule, ...]:
             "self.dimension",
         ),
         Rule(
+            ".dimension",
+            "!has(self.dimension) || self.dimension % 8 == 0"
+            f" || !(self.quantization.output in {_list(t for t in OutputType if t.packs_bits)})",
+            "must be a multiple of 8 where quantization.output packs eight components to a byte."
+            " Lower it to one, or set another output.",
+            "self.dimension",
+        ),
+        Rule(
             ".allowedDimensions",
             f"{native}.all(n, n == {_UNKNOWN} || self.allowedDimensions.all(d, d <= n))",
             above,
@@ -168,6 +176,14 @@ MODEL_RULES: Final[dict[str, tuple[Rule, ...]]] = {
             "self.maxItemsPerRequest <= self.maxQueuedItems",
             "must be at most maxQueuedItems. Raise maxQueuedItems or lower it.",
             "self.maxItemsPerRequest",
+        ),
+    ),
+    "Instruction": (
+        Rule(
+            ".default",
+            r"self.default.matches(r'[^\p{Z}\p{Cc}]')",
+            "must be text: queries without one are refused. Write what queries look for, or leave"
+            " it out for the usual one.",
         ),
     ),
     "Placement": (

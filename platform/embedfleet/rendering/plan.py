@@ -40,6 +40,15 @@ class Impact(IntEnum):
 
 _GOLDEN: Final = ("user_config", "golden")
 _COMPARED: Final = "Running replicas compare their outputs first; one that misses them is stopped."
+_FITTED: Final = frozenset(
+    {
+        ("Embedder", "default_dimension"),
+        ("Embedder", "allowed_dimensions"),
+        ("Embedder", "default_output_type"),
+        ("Reranker", "default_instruction"),
+    }
+)
+"""Settings that a replica holds against its checkpoint, by kind."""
 _MEANING: Final = {
     Impact.START: "Replicas start; nothing that runs is touched.",
     Impact.RECONFIGURE: "Running replicas take it over; nothing is interrupted.",
@@ -289,6 +298,8 @@ def _reason(resource: str, path: _Path, impact: Impact, after: Mapping[str, Any]
             reason += " Calls to a lone replica wait: spec.rollout.maxSurgePercent avoids it."
     if path[:2] == _GOLDEN:
         return _COMPARED
+    if path[0] == "user_config" and (resource.partition("/")[0], path[-1]) in _FITTED:
+        return f"{reason} A replica whose checkpoint cannot do it is stopped."
     if path in _CONTRACT:
         embeds = resource.startswith("Embedder")
         effect = "vectors made before must be made again" if embeds else "scores change"

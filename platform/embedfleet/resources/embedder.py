@@ -75,6 +75,14 @@ class EmbedderSpec(ModelSpec):
                 yield _above(path, dimension, native)
         if self.dimension is not None and native is not None and self.dimension > native:
             yield _above("dimension", self.dimension, native)
+        output = self.quantization.output
+        if self.dimension is not None and self.dimension % 8 and output.packs_bits:
+            yield Violation(
+                "dimension", self.dimension,
+                f"must be a multiple of 8: {output} packs eight components to a byte",
+                f"Set {self.dimension - self.dimension % 8}, or another quantization.output.",
+                ("quantization.output",),
+            )  # fmt: skip
         default = self.dimension if self.dimension is not None else native
         if (
             self.allowed_dimensions

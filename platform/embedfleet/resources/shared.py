@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
+from unicodedata import category
 
 from pydantic import Field
 
@@ -38,6 +39,10 @@ __all__ = [
 ]
 
 
+_BLANK: Final = frozenset({"Zs", "Zl", "Zp", "Cc"})
+"""Categories of characters that say nothing: separators and controls."""
+
+
 class Weights(StrEnum):
     """Type in which weights are held; `auto` is resolved by the machine that loads them."""
 
@@ -61,6 +66,14 @@ class Instruction(Part):
     """Instruction of a query that brings none."""
     allow_override: bool = True
     """Whether a request may bring its own instruction."""
+
+    def violations(self) -> Iterator[Violation]:
+        """The model was trained with an instruction, so a query without one is refused."""
+        if all(category(character) in _BLANK for character in self.default):
+            yield Violation(
+                "default", repr(self.default), "must be text: queries without one are refused",
+                "Write what queries look for, or leave it out for the usual one.",
+            )  # fmt: skip
 
 
 class Batching(Part):

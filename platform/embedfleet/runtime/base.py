@@ -123,8 +123,10 @@ class ModelRuntime(ABC):
         """Use other settings from the next request on; if they are refused, stay as it is.
 
         Raises:
+            InvalidManifest: Requests that ask for nothing would fail with this model.
             GoldenMismatch: The model does not give their golden outputs.
         """
+        self._check_settings(settings)
         await self._verify(settings.golden)
         self.settings = settings
         self._batcher.reconfigure(self._limits(settings))
@@ -156,6 +158,10 @@ class ModelRuntime(ABC):
     @abstractmethod
     async def golden_outputs(self, golden: Golden) -> Outputs:
         """Compute the golden set in the form of `golden`: its instruction and dimension."""
+
+    @abstractmethod
+    def _check_settings(self, settings: ReplicaSettings) -> None:
+        """Raise InvalidManifest unless the model can do what settings make the default."""
 
     def _limits(self, settings: ReplicaSettings) -> Limits:
         steps = CPU_STEPS if self._model.engine.info.device == "cpu" else GPU_STEPS

@@ -22,6 +22,7 @@ from embedfleet.messages import (
 from embedfleet.prompts import query_head
 from embedfleet.rendering.replica import ReplicaSettings
 from embedfleet.runtime.base import ModelRuntime, TokenizeRequest
+from embedfleet.runtime.fitting import check_dimensions
 from embedfleet.runtime.loading import LoadedModel
 from embedfleet.runtime.verification import row_of
 from embedfleet.tokenization import EmbeddingTokenizer, Tokenized
@@ -125,6 +126,9 @@ class EmbedderRuntime(ModelRuntime):
                 raise finished.errors[0]
             found[place] = np.frombuffer(finished.data[0], "<f4")
         return found
+
+    def _check_settings(self, settings: ReplicaSettings) -> None:
+        check_dimensions(settings, self._model.engine.info.native_dimension)
 
     async def _tokenized(
         self, items: Sequence[EmbedItem | EmbedfleetError], options: EmbedOptions

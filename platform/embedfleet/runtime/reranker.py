@@ -20,6 +20,7 @@ from embedfleet.messages import (
 from embedfleet.prompts import rerank_head
 from embedfleet.rendering.replica import ReplicaSettings
 from embedfleet.runtime.base import ModelRuntime, TokenizeRequest
+from embedfleet.runtime.fitting import check_pair
 from embedfleet.runtime.loading import LoadedModel
 from embedfleet.runtime.verification import row_of
 from embedfleet.scores import probabilities
@@ -124,6 +125,10 @@ class RerankerRuntime(ModelRuntime):
                 continue
             found[place] = row.reshape(1)
         return found
+
+    def _check_settings(self, settings: ReplicaSettings) -> None:
+        least = self._tokenize.least_tokens(settings.default_instruction)
+        check_pair(self._model.max_tokens, least)
 
     async def _tokenized(
         self, query: str, documents: Sequence[str | None], options: RerankOptions

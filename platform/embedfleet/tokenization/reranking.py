@@ -97,6 +97,10 @@ class RerankingTokenizer:
             outcomes[i] = self._fit(ids, bound, options.truncation, f"documents[{i}]")
         return RerankTokens(prefix, [outcome for outcome in outcomes if outcome is not None])
 
+    def least_tokens(self, instruction: str) -> int:
+        """Count what the shortest pair takes: prompt, instruction, and one token of each text."""
+        return len(self._prefix("a", RerankOptions(), instruction)) + len(self._suffix) + 1
+
     def _prefix(self, query: str, options: RerankOptions, default_instruction: str) -> TokenIds:
         instruction = default_instruction if options.instruction is None else options.instruction
         for field, text, remedy in (

@@ -1,0 +1,70 @@
+"""Whether a loaded model can do what its settings make the default, before they are taken over.
+
+A manifest alone does not tell: only the files of a folder or a cache say how wide a model is, and
+only its tokenizer how long a prompt is. Knows no requests: it judges those that ask for nothing.
+"""
+
+from __future__ import annotations
+
+from embedfleet.catalog import MIN_DIMENSION
+from embedfleet.errors import InvalidManifest
+from embedfleet.rendering.replica import ReplicaSettings
+
+__all__ = ["check_dimensions", "check_pair"]
+
+
+def check_dimensions(settings: ReplicaSettings, native: int) -> None:
+    """Hold an embedder's dimensions against the width of its hidden state.
+
+    Raises:
+        InvalidManifest: A request that names no dimension would fail, or one that names an allowed.
+    """
+    default = settings.default_dimension or native
+    allowed = settings.allowed_dimensions
+    places = {f"spec.allowedDimensions[{i}]": each for i, each in enumerate(allowed)}
+    for field, dimension in {"spec.dimension": default, **places}.items():
+        if dimension > native:
+            raise _refused(
+                field,
+                dimension,
+                f"this checkpoint gives {min(MIN_DIMENSION, native)} to {native}. Lower it, or "
+                "serve a larger model.",
+            )
+    if allowed and default not in allowed:
+        raise _refused(
+            "spec.allowedDimensions",
+            list(allowed),
+            f"must contain the default dimension, {default}. Add it, or set spec.dimension to one "
+            "that is listed.",
+        )
+    output = settings.default_output_type
+    if output.packs_bits and default % 8:
+        raise _refused(
+            "spec.quantization.output",
+            output,
+            f"packs eight components to a byte, and the default dimension is {default}. Set "
+            f"spec.dimension to {default - default % 8}, or another output.",
+        )
+
+
+def check_pair(max_tokens: int, least_tokens: int) -> None:
+    """Hold a reranker's longest pair against its shortest.
+
+    Args:
+        max_tokens: The longest.
+        least_tokens: What a query and a document of one token take with the default instruction.
+
+    Raises:
+        InvalidManifest: Every request that brings no instruction would fail.
+    """
+    if least_tokens > max_tokens:
+        raise _refused(
+            "spec.maxPairTokens",
+            max_tokens,
+            f"a query and a document of one token each take {least_tokens} with the prompt and "
+            "spec.instruction.default. Raise it, or shorten the instruction.",
+        )
+
+
+def _refused(field: str, value: object, why: str) -> InvalidManifest:
+    return InvalidManifest(f"{field} is {value}: {why}", field=field)
