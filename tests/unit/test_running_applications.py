@@ -10,9 +10,11 @@ from contextlib import asynccontextmanager
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 
 from embedfleet.errors import Unavailable
+from embedfleet.serving.services import Received
 from embedfleet.wire import model_pb2 as wire_model
 
 with warnings.catch_warnings():
@@ -184,6 +186,10 @@ def router(controller: Controller) -> Router:
     return made
 
 
+def received(message: Message) -> Received:
+    return Received(type(message), message.SerializeToString())
+
+
 @pytest.mark.parametrize(
     ("method", "request_"),
     [
@@ -193,9 +199,9 @@ def router(controller: Controller) -> Router:
         ("List", health_pb2.HealthListRequest()),
     ],
 )
-async def test_the_router_calls_it_no_bug(method: str, request_: object) -> None:
+async def test_the_router_calls_it_no_bug(method: str, request_: Message) -> None:
     context = Context()
-    await getattr(router(Controller(RayActorError())), method)(request_, context)
+    await getattr(router(Controller(RayActorError())), method)(received(request_), context)
     assert context.code is grpc.StatusCode.UNAVAILABLE
     assert "controller gives no answer" in context.details
 
@@ -203,7 +209,7 @@ async def test_the_router_calls_it_no_bug(method: str, request_: object) -> None
 async def test_a_watch_outlives_a_controller_that_is_away() -> None:
     controller = Controller(RayActorError())
     made = router(controller)
-    watch = made.Watch(health_pb2.HealthCheckRequest(service="docs"), Context())
+    watch = made.Watch(received(health_pb2.HealthCheckRequest(service="docs")), Context())
     assert (await anext(watch)).status == Health.UNKNOWN
     controller.answer = BOTH
     assert (await anext(watch)).status == Health.SERVING
