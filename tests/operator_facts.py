@@ -8,6 +8,7 @@ from typing import Any
 
 from embedfleet.resources import ModelCache
 from embedfleet_operator.observing.judging import (
+    fleet_names,
     fleet_of,
     judged,
     judged_fleet,
@@ -64,7 +65,7 @@ def known(
     """Give what is known about a fleet among resources of its namespace and fleets of all."""
     found = judged_fleet(fleet, [fleet, *others])
     near = [each for each in (fleet, *others) if _namespace(each) == _namespace(fleet)]
-    names = [each["metadata"]["name"] for each in near]
+    names = fleet_names(near)
     own = [each for each in resources if fleet_of(each, names) == fleet["metadata"]["name"]]
     caches: Mapping[str, ModelCache | None] = {
         each["metadata"]["name"]: judged(ModelCache, each).resource

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -26,7 +26,7 @@ from embedfleet_operator.cluster.transport import credentials, transport
 from embedfleet_operator.cluster.watching import Store
 from embedfleet_operator.crds.status import FleetStatus
 from embedfleet_operator.deciding.decide import Decision
-from embedfleet_operator.observing.judging import fleet_of
+from embedfleet_operator.observing.judging import fleet_names, fleet_of
 from embedfleet_operator.planning.durations import told
 from embedfleet_operator.rendering import KubeRayFeatures, Manifest, Target
 from embedfleet_operator.reporting.reports import previous
@@ -72,12 +72,14 @@ async def _plan(manifests: Manifests, kubeconfig: str, namespace: str) -> str:
                 store.replace(kind, namespace, None)
         kind = kind_of("CustomResourceDefinition")
         definition = await api.get(kind, "", "rayservices.ray.io")
-        before = {each["metadata"]["name"] for each in store.of("Fleet", namespace)}
+        before = fleet_names(store.of("Fleet", namespace))
         targets = {name: _target(store, namespace, name, definition) for name in before}
+        left = [fleet_of(live, before) for live in _live(store, given)]
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         for each in given:
-            _overlay(store, each)
+            _overlay(store, each, now)
         texts = []
-        for name in _fleets_touched(store, given, namespace):
+        for name in _fleets_touched(store, given, namespace, left):
             target = targets.get(name) or _target(store, namespace, name, definition)
             fleets = Fleets(api, store, Environment(target, definition), Actor(api, store, ""))
             decision = await fleets.foresee(namespace, name)
@@ -102,12 +104,20 @@ def _raw(resource: Any, namespace: str) -> Manifest:
     return raw
 
 
-def _overlay(store: Store, raw: Manifest) -> None:
-    """Put a manifest in the place of the resource it would change."""
+def _live(store: Store, given: Iterable[Manifest]) -> Iterator[Manifest]:
+    """Yield the models and routes that manifests would change."""
+    for raw in given:
+        metadata = raw["metadata"]
+        live = store.get(raw["kind"], metadata["namespace"], metadata["name"])
+        if live is not None and raw["kind"] not in ("Fleet", "ModelCache"):
+            yield live
+
+
+def _overlay(store: Store, raw: Manifest, now: str) -> None:
+    """Put a manifest in the place of the resource it would change, or of one made now."""
     metadata = raw["metadata"]
     live = store.get(raw["kind"], metadata["namespace"], metadata["name"])
     if live is None:
-        now = datetime.now(UTC).isoformat()
         fresh = {"uid": str(uuid.uuid4()), "creationTimestamp": now, "generation": 1}
         live = {**raw, "metadata": {**metadata, **fresh, "resourceVersion": "0"}}
     version = str(int(live["metadata"]["resourceVersion"]) + 1)
@@ -115,12 +125,16 @@ def _overlay(store: Store, raw: Manifest) -> None:
     store.put({**live, "spec": raw["spec"], "metadata": changed})
 
 
-def _fleets_touched(store: Store, given: Iterable[Manifest], namespace: str) -> list[str]:
-    names = [each["metadata"]["name"] for each in store.of("Fleet", namespace)]
+def _fleets_touched(
+    store: Store, given: Iterable[Manifest], namespace: str, left: Iterable[str]
+) -> list[str]:
+    """Name the fleets that may change; `left` are those that models are in until now."""
+    names = fleet_names(store.of("Fleet", namespace))
     found: dict[str, None] = {}
     for raw in given:
         if raw["kind"] == "Fleet":
-            found[raw["metadata"]["name"]] = None
+            # What belongs to whom, and who may use a Ray cluster, rests on all of them.
+            found |= dict.fromkeys([raw["metadata"]["name"], *names])
         elif raw["kind"] == "ModelCache":
             found |= dict.fromkeys(names)
         elif name := fleet_of(raw, names):
@@ -131,7 +145,7 @@ def _fleets_touched(store: Store, given: Iterable[Manifest], namespace: str) -> 
                 f"namespace {namespace}; it has {', '.join(names) or 'none'}. Name one of them.",
                 field="spec.fleet",
             )
-    return list(found)
+    return list(found | dict.fromkeys(filter(None, left)))
 
 
 def _target(store: Store, namespace: str, name: str, definition: Manifest | None) -> Target:

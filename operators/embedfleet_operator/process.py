@@ -24,7 +24,7 @@ from embedfleet_operator.cluster.watching import Follower, Store
 from embedfleet_operator.cluster.work import WorkQueue
 from embedfleet_operator.health import Metrics
 from embedfleet_operator.observing.cache_users import cache_of
-from embedfleet_operator.observing.judging import fleet_of
+from embedfleet_operator.observing.judging import fleet_names, fleet_of
 from embedfleet_operator.rendering import KubeRayFeatures, Manifest, Target
 from embedfleet_operator.rendering.manifests import CACHE_LABEL, FLEET_LABEL
 from embedfleet_operator.settings import Settings
@@ -129,8 +129,7 @@ class Operator:
             yield Key("Fleet", namespace, name)
             yield Key(_ORPHANS, namespace, "")
         elif kind in ("Embedder", "Reranker", "ModelRoute"):
-            names = [each["metadata"]["name"] for each in self.store.of("Fleet", namespace)]
-            fleet = fleet_of(found, names)
+            fleet = fleet_of(found, fleet_names(self.store.of("Fleet", namespace)))
             yield Key("Fleet", namespace, fleet) if fleet else Key(_ORPHANS, namespace, "")
             if cache := cache_of(found):
                 yield Key("ModelCache", namespace, cache)

@@ -200,6 +200,14 @@ def test_a_plan_says_what_would_be_done_and_does_nothing(plane: ControlPlane) ->
     lost = {**DOCS, "metadata": {"name": "lost"}, "spec": {**DOCS["spec"], "fleet": "search"}}
     lost["spec"] = {**lost["spec"], "placement": {"pools": ["gpu"]}}
     assert "Embedder/lost: not accepted\n    spec.placement.pools[0] is gpu" in planned(plane, lost)
+    # One more fleet moves no model, unless the model says so; both fleets are told of.
+    more = {**FLEET, "metadata": {"name": "another"}}
+    said = planned(plane, more)
+    assert "Fleet/another: Start" in said
+    assert "NoChange: Embedder/docs, Fleet/search, Reranker/relevance" in said
+    said = planned(plane, more, {**DOCS, "spec": {**DOCS["spec"], "fleet": "another"}})
+    assert "Embedder/docs: Start" in said
+    assert "Embedder/docs: Remove" in said
     assert everything(plane) == before
 
 

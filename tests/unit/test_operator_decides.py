@@ -18,7 +18,7 @@ from embedfleet_operator.acting.serve_clusters import read_state
 from embedfleet_operator.crds.status import ModelStatus
 from embedfleet_operator.deciding.decide import Decision, decide
 from embedfleet_operator.deciding.differences import covers, owner, signed
-from embedfleet_operator.observing.judging import fleet_of
+from embedfleet_operator.observing.judging import fleet_names, fleet_of
 from embedfleet_operator.observing.remembering import recalled
 from embedfleet_operator.observing.seen import Seen, ServeState
 from embedfleet_operator.rendering import KubeRayFeatures, Manifest
@@ -121,16 +121,50 @@ def test_what_is_accepted(seen: Seen, ref: str, reason: str, words: str) -> None
     ("spec", "fleets", "fleet"),
     [
         ({}, ["f"], "f"),
-        ({}, ["f", "g"], ""),
+        # The first is the oldest, whatever its name.
+        ({}, ["f", "g"], "f"),
+        ({}, ["g", "f"], "g"),
         ({}, [], ""),
         ({"fleet": "g"}, ["f", "g"], "g"),
         ({"fleet": "h"}, ["f"], ""),
+        ({"fleet": ""}, ["f"], ""),
         ({"fleet": 7}, ["f"], "f"),
         (None, ["f"], "f"),
     ],
 )
 def test_whose_a_model_is(spec: Any, fleets: list[str], fleet: str) -> None:
     assert fleet_of({"spec": spec}, fleets) == fleet
+
+
+def test_fleets_are_known_by_age_and_then_by_name() -> None:
+    fleets = [raw("Fleet", name, {}, age) for name, age in (("c", 1), ("b", 7), ("a", 7), ("d", 9))]
+    going = raw("Fleet", "e", {}, 40)
+    going["metadata"]["deletionTimestamp"] = "2026-01-02T00:00:00Z"
+    assert fleet_names([*fleets, going]) == ["d", "a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "spec", [BUILT["spec"], GUEST_SPEC, {"pools": []}, None], ids=["built", "guest", "bad", "none"]
+)
+def test_one_more_fleet_moves_no_model(spec: Any) -> None:
+    models = [DOCS, route("docs")]
+    # Its name comes first: age alone decides.
+    another = raw("Fleet", "a", spec, age=1)
+    alone, beside = decide(known(BUILT, models)), decide(known(BUILT, models, [another]))
+    assert (beside.config, beside.manifests) == (alone.config, alone.manifests)
+    newer = decide(known(another, models, [BUILT]))
+    assert list(newer.statuses) == ["Fleet/a"]
+    assert newer.config is None or applications(newer) == ["router"]
+    for ref in ("Embedder/docs", "ModelRoute/route"):
+        assert conditions(beside.statuses[ref]) == conditions(alone.statuses[ref])
+        assert "spec.fleet" not in message(alone, ref)
+        assert "this namespace has a, f: the oldest, f, is taken. Name one." in message(beside, ref)
+
+
+def test_a_model_that_names_its_fleet_needs_no_advice() -> None:
+    another = raw("Fleet", "a", {"pools": []}, age=1)
+    decision = decide(known(BUILT, [embedder("docs", fleet="f")], [another]))
+    assert "spec.fleet" not in message(decision, "Embedder/docs")
 
 
 def test_a_model_that_is_refused_hides_no_other() -> None:

@@ -26,6 +26,7 @@ from embedfleet_operator.deciding.differences import owned_by
 from embedfleet_operator.observing.cache_users import is_there
 from embedfleet_operator.observing.judging import (
     Judged,
+    fleet_names,
     fleet_of,
     judged,
     judged_fleet,
@@ -128,7 +129,7 @@ class Fleets:
 
     async def reconcile_orphans(self, namespace: str) -> None:
         """Tell what belongs to no fleet so."""
-        names = [each["metadata"]["name"] for each in self._of(namespace, "Fleet")]
+        names = fleet_names(self._store.of("Fleet", namespace))
         models = self._of(namespace, "Embedder", "Reranker")
         orphans = [each for each in models if not fleet_of(each, names)]
         caches = {each.name: each.resource for each in self._caches(namespace)}
@@ -148,7 +149,7 @@ class Fleets:
     async def _observe(self, raw: Manifest) -> tuple[Seen, ServeCluster | None]:
         namespace, name = raw["metadata"]["namespace"], raw["metadata"]["name"]
         fleet = judged_fleet(raw, self._store.of("Fleet"))
-        fleets = [each["metadata"]["name"] for each in self._of(namespace, "Fleet")]
+        fleets = fleet_names(self._store.of("Fleet", namespace))
         own = [
             each
             for each in self._of(namespace, "Embedder", "Reranker", "ModelRoute")

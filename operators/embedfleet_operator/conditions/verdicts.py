@@ -17,6 +17,7 @@ from embedfleet_operator.crds.status import Condition, Status, Truth
 __all__ = [
     "Refusal",
     "Verdict",
+    "accepted",
     "began",
     "false",
     "is_stuck",
@@ -66,6 +67,13 @@ def false(reason: Reason, message: str = "") -> Verdict:
 def unknown(reason: Reason, message: str = "") -> Verdict:
     """Say that it is not known whether a condition holds."""
     return Verdict(Truth.UNKNOWN, reason, message or REASONS[reason])
+
+
+def accepted(refusal: Refusal | None, advice: str = "") -> Verdict:
+    """Say whether a spec is accepted: why not, or what it had better say."""
+    if refusal is not None:
+        return false(refusal.reason, refusal.message)
+    return true(Reason.VALID, f"{REASONS[Reason.VALID]} {advice}".rstrip())
 
 
 def began(previous: Status, kind: Observation, status: Truth, now: datetime) -> datetime:

@@ -29,6 +29,7 @@ from embedfleet_operator.rendering import Manifest, cluster_violations
 
 __all__ = [
     "Judged",
+    "fleet_names",
     "fleet_of",
     "judged",
     "judged_fleet",
@@ -47,11 +48,13 @@ class Judged(Generic[R]):
         raw: As read.
         resource: None if it cannot be understood.
         refusal: Why it is not accepted; None if it is.
+        advice: What its spec had better say, though it is accepted.
     """
 
     raw: Manifest
     resource: R | None
     refusal: Refusal | None = None
+    advice: str = ""
 
     @property
     def ref(self) -> str:
@@ -124,7 +127,7 @@ def judged_models(
 
     Args:
         fleet: Theirs, as far as it can be understood.
-        fleets: Names of all in the namespace.
+        fleets: Names of all in the namespace, oldest first.
         raws: The models.
         caches: Caches of the namespace by name; None for one that cannot be understood.
     """
@@ -141,7 +144,7 @@ def judged_models(
                 each = each.refused_by(pool_violations(model, fleet))
             elif not fleet_of(raw, fleets):
                 each = each.refused(_missing_fleet(raw, fleets))
-        found.append(each)
+        found.append(replace(each, advice=_advice(raw, fleets)))
     return tuple(found)
 
 
@@ -168,29 +171,41 @@ def judged_routes(
                 each = each.refused(Refusal(Reason.INVALID, text))
             if not fleet_of(raw, fleets):
                 each = each.refused(_missing_fleet(raw, fleets))
-        found.append(each)
+        found.append(replace(each, advice=_advice(raw, fleets)))
     return tuple(found)
+
+
+def fleet_names(fleets: Iterable[Manifest]) -> list[str]:
+    """Name the fleets of a namespace that are not on their way out, oldest first."""
+    staying = (each for each in fleets if "deletionTimestamp" not in each["metadata"])
+    return [each["metadata"]["name"] for each in _oldest_first(staying)]
 
 
 def fleet_of(raw: Mapping[str, Any], fleets: Sequence[str]) -> str:
     """Tell which of a namespace's fleets a resource belongs to; empty for none of them.
 
-    Where there is just one, nothing needs to be said.
+    What names none belongs to the first, which is the oldest: so one more moves nothing.
     """
     said = _said(raw, "spec", "fleet")
-    if said is None and len(fleets) == 1:
-        return fleets[0]
-    return said if said and said in fleets else ""
+    if said is None:
+        return next(iter(fleets), "")
+    return said if said in fleets else ""
+
+
+def _advice(raw: Mapping[str, Any], fleets: Sequence[str]) -> str:
+    if _said(raw, "spec", "fleet") is not None or len(fleets) < 2:
+        return ""
+    return (
+        f"spec.fleet is missing, and this namespace has {', '.join(sorted(fleets))}: the oldest, "
+        f"{fleets[0]}, is taken. Name one."
+    )
 
 
 def _missing_fleet(raw: Mapping[str, Any], fleets: Sequence[str]) -> Refusal:
-    known = ", ".join(fleets) or "none"
+    known = ", ".join(sorted(fleets)) or "none"
     said = _said(raw, "spec", "fleet")
     if said is None:
-        text = f"spec.fleet is missing: this namespace has {known}. "
-        return Refusal(
-            Reason.FLEET_MISSING, text + ("Say which one." if fleets else "Create a Fleet.")
-        )
+        return Refusal(Reason.FLEET_MISSING, "This namespace has no Fleet. Create one.")
     text = f"spec.fleet is {said!r}: no such Fleet in this namespace; it has {known}."
     return Refusal(Reason.FLEET_MISSING, f"{text} Create it, or correct the name.")
 

@@ -18,6 +18,7 @@ from embedfleet_operator.conditions.verdicts import (
     STUCK_AFTER,
     Refusal,
     Verdict,
+    accepted,
     false,
     settle,
     true,
@@ -68,11 +69,7 @@ def cache_status(
     pods = sorted(observed.pods, key=_age)
     cached = _cached(observed, pods)
     verdicts = {
-        Observation.ACCEPTED: (
-            false(observed.refusal.reason, observed.refusal.message)
-            if observed.refusal
-            else true(Reason.VALID)
-        ),
+        Observation.ACCEPTED: accepted(observed.refusal),
         Observation.CACHED: cached,
         Observation.VERIFIED: true(Reason.NOT_NEEDED, _NOT_BY_MODELS),
         Observation.PROGRESSING: _progressing(cached, observed.held_by),

@@ -15,10 +15,11 @@ from embedfleet.rendering.names import ROUTER
 from embedfleet.rendering.plan import Plan
 from embedfleet.rendering.serve_state import FAILED, ApplicationStatus
 from embedfleet.resources.fleet import Fleet
-from embedfleet_operator.conditions.reasons import REASONS, Observation, Reason
+from embedfleet_operator.conditions.reasons import Observation, Reason
 from embedfleet_operator.conditions.verdicts import (
     Refusal,
     Verdict,
+    accepted,
     false,
     is_stuck,
     settle,
@@ -38,7 +39,7 @@ __all__ = ["FleetObservation", "fleet_status"]
 
 _NOTHING: Final = FleetStatus()
 _STATE_WARNING: Final = (
-    " Without spec.gcsFaultTolerance every replica restarts when the head's pod is lost."
+    "Without spec.gcsFaultTolerance every replica restarts when the head's pod is lost."
 )
 
 
@@ -129,11 +130,8 @@ def _verdicts(
 
 
 def _accepted(fleet: Fleet | None, refusal: Refusal | None) -> Verdict:
-    if refusal is not None:
-        return false(refusal.reason, refusal.message)
     keeps = fleet is None or fleet.spec.gcs_fault_tolerance or fleet.spec.existing_cluster
-    warning = "" if keeps else _STATE_WARNING
-    return true(Reason.VALID, REASONS[Reason.VALID] + warning)
+    return accepted(refusal, "" if keeps else _STATE_WARNING)
 
 
 def _of_models(observed: FleetObservation, kind: Observation) -> Verdict:

@@ -18,6 +18,7 @@ from embedfleet_operator.conditions.reasons import Observation, Reason
 from embedfleet_operator.conditions.verdicts import (
     Refusal,
     Verdict,
+    accepted,
     false,
     is_stuck,
     settle,
@@ -40,6 +41,7 @@ class ModelObservation:
         generation: Of the resource that was read.
         previous: The status as it was last written.
         refusal: Why it is not accepted; None if it is.
+        advice: What its spec had better say, though it is accepted.
         cached: How its ModelCache is; None if it names none.
         verified: How golden outputs came out; None before there are any.
         serve_answers: Whether Serve was reached; if not, `application` says nothing.
@@ -51,6 +53,7 @@ class ModelObservation:
     generation: int
     previous: ModelStatus = _NOTHING
     refusal: Refusal | None = None
+    advice: str = ""
     cached: Verdict | None = None
     verified: Verdict | None = None
     serve_answers: bool = False
@@ -105,11 +108,7 @@ def _verdicts(
     model: Model | None, observed: ModelObservation, impact: Impact, now: datetime
 ) -> dict[Observation, Verdict]:
     gates = {
-        Observation.ACCEPTED: (
-            false(observed.refusal.reason, observed.refusal.message)
-            if observed.refusal
-            else true(Reason.VALID)
-        ),
+        Observation.ACCEPTED: accepted(observed.refusal, observed.advice),
         Observation.CACHED: observed.cached or true(Reason.NOT_NEEDED),
         Observation.VERIFIED: observed.verified or unknown(Reason.NO_GOLDEN),
     }

@@ -116,6 +116,7 @@ def model_report(
         generation=each.generation,
         previous=previous(ModelStatus, each.raw),
         refusal=each.refusal,
+        advice=each.advice,
         cached=seen.cached.get(each.ref),
         verified=verdict,
         serve_answers=seen.serve.answers,
@@ -173,6 +174,7 @@ def _route(
         tuple(resolved),
         seen.fleet.name,
         _endpoint(seen),
+        route.advice,
     )
 
 

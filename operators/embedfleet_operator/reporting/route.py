@@ -7,7 +7,14 @@ from datetime import datetime
 from typing import Final
 
 from embedfleet_operator.conditions.reasons import Observation, Reason
-from embedfleet_operator.conditions.verdicts import Refusal, Verdict, false, settle, true
+from embedfleet_operator.conditions.verdicts import (
+    Refusal,
+    Verdict,
+    accepted,
+    false,
+    settle,
+    true,
+)
 from embedfleet_operator.crds.status import ResolvedModel, RouteStatus
 
 __all__ = ["RouteObservation", "route_status"]
@@ -24,6 +31,7 @@ class RouteObservation:
         previous: The status as it was last written.
         refusal: Why it is not accepted; None if it is.
         models: Models that its rules name and that exist.
+        advice: What its spec had better say, though it is accepted.
     """
 
     generation: int
@@ -32,6 +40,7 @@ class RouteObservation:
     models: tuple[ResolvedModel, ...] = ()
     fleet: str = ""
     endpoint: str = ""
+    advice: str = ""
 
 
 def route_status(observed: RouteObservation, now: datetime) -> RouteStatus:
@@ -41,9 +50,7 @@ def route_status(observed: RouteObservation, now: datetime) -> RouteStatus:
     # Clients would get NOT_FOUND: said here rather than found out by them.
     serving = held or false(Reason.UNSUPPORTED)
     verdicts: dict[Observation, Verdict] = {
-        Observation.ACCEPTED: (
-            false(refusal.reason, refusal.message) if refusal else true(Reason.VALID)
-        ),
+        Observation.ACCEPTED: accepted(refusal, observed.advice),
         Observation.CACHED: true(Reason.NOT_NEEDED),
         Observation.VERIFIED: true(Reason.NOT_NEEDED),
         Observation.PROGRESSING: false(Reason.SETTLED),

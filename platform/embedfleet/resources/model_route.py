@@ -191,7 +191,7 @@ class ModelRouteSpec(Part):
     """A logical name's rules."""
 
     fleet: Name | None = None
-    """Fleet that answers to the name. May be left out where there is just one."""
+    """Fleet that answers to the name. Left out, the oldest of the namespace does."""
     aliases: Annotated[tuple[Alias, ...], Field(max_length=32)] = ()
     """More names that clients may use."""
     target_kind: TargetKind

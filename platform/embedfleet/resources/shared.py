@@ -171,7 +171,7 @@ class ModelSpec(Part):
     role: ClassVar[Role]
 
     fleet: Name | None = None
-    """Fleet that serves the model. May be left out where there is just one."""
+    """Fleet that serves the model. Left out, the oldest of the namespace does."""
     aliases: Annotated[tuple[Alias, ...], Field(max_length=32)] = ()
     """More names that clients may use. The hub name works without being listed."""
     model: ModelSource
