@@ -27,7 +27,10 @@ __all__ = ["Actor"]
 
 _log: Final = logging.getLogger("embedfleet.operator")
 
-_MAX_NOTE_CHARACTERS: Final = 1024
+_MAX_NOTE_BYTES: Final = 1024
+_MAX_WORD_BYTES: Final = 128
+"""An Event's texts are measured in bytes, unlike those that a schema bounds."""
+_ELLIPSIS: Final = " ..."
 _SAME_EVENT_SECONDS: Final = 300
 _OUTDATED: Final = (
     "The installed definition drops part of this status: it is older than the operator. Upgrade "
@@ -98,7 +101,10 @@ class Actor:
     async def say(
         self, resource: Manifest, reason: str, note: str, *, is_warning: bool = False
     ) -> None:
-        """Write an Event, once for the same words within minutes."""
+        """Write an Event, once for the same words within minutes.
+
+        One that cannot be written is logged: nothing waits for what is only said.
+        """
         metadata = resource["metadata"]
         # The same words are said again when the same thing is done again later.
         moment = int(datetime.now(UTC).timestamp()) // _SAME_EVENT_SECONDS
@@ -113,11 +119,11 @@ class Actor:
             },
             "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "reportingController": FIELD_MANAGER,
-            "reportingInstance": self._identity[:128],
+            "reportingInstance": _cut(self._identity, _MAX_WORD_BYTES),
             "action": "Reconcile",
             "reason": reason,
             "type": "Warning" if is_warning else "Normal",
-            "note": note if len(note) <= _MAX_NOTE_CHARACTERS else f"{note[:1020]} ...",
+            "note": _cut(note, _MAX_NOTE_BYTES),
             "regarding": {
                 "apiVersion": resource["apiVersion"],
                 "kind": resource["kind"],
@@ -128,10 +134,10 @@ class Actor:
         }
         try:
             await self._api.create(event)
-        except ApiError as error:
+        except (ApiError, OSError) as error:
             # Said already, or the namespace is going.
-            if error.status not in (403, 409):
-                raise
+            if not isinstance(error, ApiError) or error.status not in (403, 409):
+                _log.warning("event %s of %s: %s", reason, metadata["name"], error)
 
     async def report(self, resource: Manifest, status: Status) -> None:
         """Write a status that says something else than before."""
@@ -189,6 +195,14 @@ class Actor:
         ]  # fmt: skip
         kind = kind_of(resource)
         await self._api.patch(kind, metadata["namespace"], metadata["name"], operations)
+
+
+def _cut(text: str, num_bytes: int) -> str:
+    """Shorten a text to so many bytes of UTF-8, between two characters."""
+    encoded = text.encode()
+    if len(encoded) <= num_bytes:
+        return text
+    return encoded[: num_bytes - len(_ELLIPSIS)].decode(errors="ignore") + _ELLIPSIS
 
 
 def _version(live: Manifest) -> Any:
