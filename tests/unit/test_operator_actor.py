@@ -12,9 +12,12 @@ from operator_facts import raw
 
 from embedfleet.rendering.plan import Change, Impact, Plan
 from embedfleet_operator.acting.actor import Actor
-from embedfleet_operator.cluster.api import Answer, Api, Request
+from embedfleet_operator.acting.taken import NameTaken
+from embedfleet_operator.cluster.api import Answer, Api, ApiError, Request
 from embedfleet_operator.cluster.lease import NotLeader
 from embedfleet_operator.cluster.watching import Store
+from embedfleet_operator.rendering import Manifest
+from embedfleet_operator.rendering.manifests import MANAGED_BY
 
 FLEET = raw("Fleet", "search", {"pools": [{"name": "cpu"}]})
 
@@ -108,3 +111,87 @@ async def test_who_leads_no_more_is_stopped_by_an_event() -> None:
     with pytest.raises(NotLeader):
         await server.actor(may_write=steps_down).say(FLEET, "Start", "")
     assert server.posted == []
+
+
+SERVICE: Manifest = {
+    "apiVersion": "v1", "kind": "Service",
+    "metadata": {"name": "search", "namespace": "search", "labels": dict((MANAGED_BY,))},
+    "spec": {"ports": [{"port": 9000}]},
+}  # fmt: skip
+MINE = {"ownerReferences": [{"uid": FLEET["metadata"]["uid"], "kind": "Fleet", "name": "search"}]}
+OTHERS = {"ownerReferences": [{"uid": "another", "kind": "Deployment", "name": "search"}]}
+
+
+@dataclass
+class Objects:
+    """An API server that holds one object or none; whoever was there first keeps the fields."""
+
+    held: Manifest | None = None
+    comes: Manifest | None = None
+    log: list[tuple[str, bool]] = field(default_factory=list)
+
+    async def send(self, request: Request) -> Answer:
+        is_forced = "force" in request.query
+        self.log.append((request.method, is_forced))
+        if request.method == "GET":
+            found, self.held = self.held, self.held or self.comes
+            return Answer(200, json.dumps(found).encode()) if found else refuses(404)(request)
+        if self.held is not None and not is_forced:
+            return refuses(409)(request)
+        metadata = {"uid": "1", "resourceVersion": "8", **request.body["metadata"]}
+        self.held = {**request.body, "metadata": metadata}
+        return Answer(200, json.dumps(self.held).encode())
+
+
+def held(**metadata: Any) -> Manifest:
+    whole = {"name": "search", "namespace": "search", "uid": "1", "resourceVersion": "7"}
+    return {**SERVICE, "metadata": {**whole, **metadata}, "spec": {"ports": [{"port": 80}]}}
+
+
+@pytest.mark.parametrize(
+    ("objects", "log"),
+    [
+        (Objects(), [("GET", False), ("PATCH", False)]),
+        # Just made, and not in the copy yet; or somebody took its label away.
+        (Objects(held(**MINE)), [("GET", False), ("PATCH", True)]),
+        (Objects(held(labels=dict((MANAGED_BY,)))), [("GET", False), ("PATCH", True)]),
+    ],
+    ids=["none", "mine", "labelled"],
+)
+async def test_what_is_missing_is_looked_for_before_it_is_made(
+    objects: Objects, log: list[tuple[str, bool]]
+) -> None:
+    await Actor(Api(objects.send), Store(), "me").apply(FLEET, [SERVICE])
+    assert objects.log == log
+    assert objects.held is not None
+    assert objects.held["spec"] == SERVICE["spec"]
+
+
+@pytest.mark.parametrize(
+    "metadata", [{}, OTHERS, {"labels": {"app": "legacy"}}], ids=["plain", "owned", "labelled"]
+)
+async def test_what_is_anothers_is_left_alone(metadata: dict[str, Any]) -> None:
+    before = held(**metadata)
+    objects = Objects(before)
+    change = Change("Embedder/docs", "spec.x", 1, 2, Impact.RECONFIGURE, "Because.")
+    with pytest.raises(NameTaken) as raised:
+        await Actor(Api(objects.send), Store(), "me").apply(FLEET, [SERVICE], Plan((change,)))
+    # Not even announced.
+    assert objects.log == [("GET", False)]
+    assert objects.held == before
+    refusal = raised.value.refusal
+    assert str(refusal.reason) == "NameTaken"
+    assert refusal.message.startswith("Service/search: there already in this namespace")
+    assert "Give Fleet/search another name" in refusal.message
+    assert "label it app.kubernetes.io/managed-by=embedfleet-operator." in refusal.message
+
+
+async def test_what_others_make_meanwhile_is_no_prey_either() -> None:
+    objects = Objects(comes=held())
+    actor = Actor(Api(objects.send), Store(), "me")
+    with pytest.raises(ApiError) as raised:
+        await actor.apply(FLEET, [SERVICE])
+    assert raised.value.is_transient
+    with pytest.raises(NameTaken):
+        await actor.apply(FLEET, [SERVICE])
+    assert objects.held == held()

@@ -28,14 +28,22 @@ SHRINKS = "spec.resources.requests.storage: Forbidden: field can not be less tha
 
 @dataclass
 class Server:
-    """Stores what is applied as it is, but for the kinds that it refuses."""
+    """Stores what is applied as it is, but for the kinds that it refuses.
+
+    Attributes:
+        others: Objects that are there and carry no label, by address.
+    """
 
     refuses: dict[str, str] = field(default_factory=dict)
+    others: dict[str, Manifest] = field(default_factory=dict)
     written: list[Manifest] = field(default_factory=list)
     finalizers: list[str] | None = None
 
     async def send(self, request: Request) -> Answer:
         body = request.body
+        if request.method == "GET":
+            there = self.others.get(request.path)
+            return Answer(200 if there else 404, json.dumps(there or {}).encode())
         if request.content_type == "application/json-patch+json":
             (self.finalizers,) = (each["value"] for each in body if each["op"] == "add")
             return Answer(200, json.dumps({"kind": "ModelCache", "metadata": {}}).encode())
@@ -72,6 +80,18 @@ def test_a_claim_that_is_refused_is_what_the_status_says() -> None:
         assert found[kind][:2] == (status, "ApplyFailed")
         assert SHRINKS in found[kind][2]
     assert [(reason, SHRINKS in note) for reason, note in server.notes()] == [("ApplyFailed", True)]
+
+
+def test_a_claim_of_others_is_what_the_status_says() -> None:
+    path = "/api/v1/namespaces/search/persistentvolumeclaims/weights-cache"
+    claim = {"kind": "PersistentVolumeClaim", "metadata": {"name": "weights-cache", "uid": "1"}}
+    server = Server(others={path: claim})
+    assert reconcile(server, raw("ModelCache", "weights", HUB)) == 60
+    found = server.conditions()
+    assert found["Accepted"][:2] == ("False", "NameTaken")
+    assert found["Accepted"][2].startswith("PersistentVolumeClaim/weights-cache: there already")
+    assert found["Cached"][:2] == ("False", "Held")
+    assert {each["kind"] for each in server.written} == {"ModelCache"}
 
 
 def test_a_cache_that_can_be_made_says_nothing_of_failures() -> None:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from embedfleet.rendering.plan import Plan
+from embedfleet_operator.acting.taken import NameTaken, is_ours
 from embedfleet_operator.cluster.api import FIELD_MANAGER, Api, ApiError
 from embedfleet_operator.cluster.kinds import OWNED, kind_of
 from embedfleet_operator.cluster.watching import Store
@@ -30,6 +31,10 @@ _log: Final = logging.getLogger("embedfleet.operator")
 _MAX_NOTE_BYTES: Final = 1024
 _MAX_WORD_BYTES: Final = 128
 """An Event's texts are measured in bytes, unlike those that a schema bounds."""
+_Key = tuple[str, str]
+"""Kind and name."""
+
+_NOTHING: Final = Plan()
 _ELLIPSIS: Final = " ..."
 _SAME_EVENT_SECONDS: Final = 300
 _OUTDATED: Final = (
@@ -53,17 +58,55 @@ class Actor:
         self._identity = identity
         self._answers: dict[tuple[str, str], tuple[Any, Any]] = {}
 
-    async def apply(self, resource: Manifest, manifests: Iterable[Manifest]) -> None:
-        """Apply what a resource needs, where it is not so already."""
-        reference = owner(resource)
-        for manifest in manifests:
-            wanted = signed(manifest, reference)
-            metadata = wanted["metadata"]
-            live = self._store.get(wanted["kind"], metadata["namespace"], metadata["name"])
-            if live is None or not (covers(live, wanted) or self._is_fixed(live, wanted)):
-                answer = await self._api.apply(wanted)
+    async def apply(
+        self, resource: Manifest, manifests: Iterable[Manifest], change: Plan = _NOTHING
+    ) -> None:
+        """Apply what a resource needs, where it is not so already.
+
+        Args:
+            resource: The owner of it all.
+            manifests: What it needs.
+            change: What that comes to, said before it is done.
+
+        Raises:
+            NameTaken: Something of it is there and is not this operator's. Then nothing is done.
+        """
+        wanted = [signed(each, owner(resource)) for each in manifests]
+        missing = [each for each in wanted if self._live(each) is None]
+        ours = await self._claimed(resource, missing)
+        await self.announce(resource, change)
+        for each in wanted:
+            live = self._live(each)
+            if live is None or not (covers(live, each) or self._is_fixed(live, each)):
+                # What came into being since it was looked for is a conflict, and looked at again.
+                forced = live is not None or _key(each) in ours
+                answer = await self._api.apply(each, force=forced)
                 self._store.put(answer)
-                self._keep(answer, wanted)
+                self._keep(answer, each)
+
+    def _live(self, wanted: Manifest) -> Manifest | None:
+        metadata = wanted["metadata"]
+        return self._store.get(wanted["kind"], metadata["namespace"], metadata["name"])
+
+    async def _claimed(self, resource: Manifest, missing: Iterable[Manifest]) -> set[_Key]:
+        """Look for objects that are not in the copy, which holds labelled ones only.
+
+        Server-side apply cannot say "only if there is none", and an object that was created first
+        and applied later keeps fields that are said no more. So it is read before.
+
+        Returns:
+            Those that are there and are this operator's: just made, or robbed of their label.
+        """
+        found: dict[_Key, Manifest] = {}
+        for each in missing:
+            metadata = each["metadata"]
+            live = await self._api.get(kind_of(each), metadata["namespace"], metadata["name"])
+            if live is not None:
+                found[_key(each)] = live
+        uid = resource["metadata"]["uid"]
+        if taken := [live for live in found.values() if not is_ours(live, uid)]:
+            raise NameTaken(resource, taken)
+        return set(found)
 
     async def prune(
         self, resource: Manifest, wanted: Iterable[Manifest], kinds: Sequence[str] = ()
@@ -195,6 +238,10 @@ class Actor:
         ]  # fmt: skip
         kind = kind_of(resource)
         await self._api.patch(kind, metadata["namespace"], metadata["name"], operations)
+
+
+def _key(manifest: Manifest) -> _Key:
+    return manifest["kind"], manifest["metadata"]["name"]
 
 
 def _cut(text: str, num_bytes: int) -> str:

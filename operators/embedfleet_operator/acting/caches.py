@@ -9,6 +9,7 @@ from typing import Final
 from embedfleet.resources import ModelCache
 from embedfleet_operator.acting.actor import Actor
 from embedfleet_operator.acting.environment import Environment
+from embedfleet_operator.acting.taken import NameTaken
 from embedfleet_operator.cluster.api import ApiError
 from embedfleet_operator.cluster.watching import Store
 from embedfleet_operator.conditions.reasons import Observation, Reason
@@ -74,6 +75,9 @@ class Caches:
                 objects = cache_objects(cache, self._environment.target)
                 await self._actor.apply(raw, objects)
                 await self._actor.prune(raw, objects, kinds=("Job",))
+        except NameTaken as taken:
+            status = cache_status(cache, replace(observed, refusal=taken.refusal), now)
+            return _LOOK_SECONDS
         except ApiError as error:
             status = cache_status(cache, replace(observed, failure=str(error)), now)
             if not error.is_transient:

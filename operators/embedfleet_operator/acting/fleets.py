@@ -16,6 +16,7 @@ from embedfleet_operator.acting.actor import Actor
 from embedfleet_operator.acting.environment import Environment
 from embedfleet_operator.acting.recording import Recorder
 from embedfleet_operator.acting.serve_clusters import KubeRayCluster, RestCluster, ServeCluster
+from embedfleet_operator.acting.taken import NameTaken
 from embedfleet_operator.cluster.api import Api, ApiError
 from embedfleet_operator.cluster.kinds import OWNED, kind_of
 from embedfleet_operator.cluster.watching import Store
@@ -106,6 +107,8 @@ class Fleets:
         decision = decide(seen)
         try:
             await self._act(seen, decision, cluster)
+        except NameTaken as taken:
+            decision = decision.refused_for(seen, taken.refusal)
         except (ApiError, EmbedfleetError) as failure:
             await self._report(seen, decision.failed(seen, str(failure)))
             raise
@@ -232,8 +235,7 @@ class Fleets:
         outlives = fleet is not None and fleet.spec.existing_cluster is not None
         if outlives:
             await self._actor.set_finalizer(raw, FINALIZER, wanted=True)
-        await self._actor.announce(raw, decision.plan)
-        await self._actor.apply(raw, decision.manifests)
+        await self._actor.apply(raw, decision.manifests, decision.plan)
         await self._actor.prune(raw, decision.manifests)
         for service in decision.manifests:
             if service["kind"] == "RayService":

@@ -21,6 +21,7 @@ from embedfleet.resources import Fleet
 from embedfleet.resources.shared import Backend
 from embedfleet_operator.acting.actor import Actor
 from embedfleet_operator.acting.golden import golden_config_map, golden_name, read_golden, record
+from embedfleet_operator.acting.taken import NameTaken
 from embedfleet_operator.cluster.api import Api
 from embedfleet_operator.cluster.kinds import kind_of
 from embedfleet_operator.cluster.watching import Store
@@ -145,8 +146,15 @@ class Recorder:
                 channel, application(model), model.name, model.spec.role, _SECONDS
             )
         except (EmbedfleetError, TimeoutError, OSError) as error:
-            uid = each.raw["metadata"]["uid"]
-            self._not_before[uid] = time.monotonic() + _RETRY_SECONDS
-            _log.warning("golden outputs of %s: %s", each.ref, error)
+            self._later(each, error)
             return
-        await self._actor.apply(each.raw, [golden_config_map(fleet, model, golden)])
+        try:
+            await self._actor.apply(each.raw, [golden_config_map(fleet, model, golden)])
+        except NameTaken as taken:
+            self._later(each, taken)
+            await self._actor.say(each.raw, str(Reason.NAME_TAKEN), str(taken), is_warning=True)
+
+    def _later(self, each: Judged[Model], error: Exception) -> None:
+        uid = each.raw["metadata"]["uid"]
+        self._not_before[uid] = time.monotonic() + _RETRY_SECONDS
+        _log.warning("golden outputs of %s: %s", each.ref, error)

@@ -147,9 +147,17 @@ class Api:
                 return None
             raise
 
-    async def apply(self, manifest: Manifest, subresource: str = "") -> Manifest:
-        """Make an object what the manifest says, whoever said otherwise (server-side apply)."""
-        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+    async def apply(
+        self, manifest: Manifest, subresource: str = "", *, force: bool = True
+    ) -> Manifest:
+        """Make an object what the manifest says (server-side apply).
+
+        Args:
+            manifest: Whole: what it said before and says no more is taken away.
+            subresource: Such as `status`.
+            force: Whether also where others said otherwise; if not, that is a conflict.
+        """
+        query = {"fieldManager": FIELD_MANAGER} | ({"force": "true"} if force else {})
         metadata = manifest["metadata"]
         path = kind_of(manifest).path(metadata["namespace"], metadata["name"], subresource)
         return await self._json(Request("PATCH", path, query, manifest, _APPLY))

@@ -35,6 +35,7 @@ class Reason(StrEnum):
     GOLDEN_MISSING = "GoldenMissing"
     KUBERAY_MISSING = "KubeRayMissing"
     KUBERAY_OUTDATED = "KubeRayOutdated"
+    NAME_TAKEN = "NameTaken"
     NOT_NEEDED = "NotNeeded"
     FETCHED = "Fetched"
     FETCHING = "Fetching"
@@ -83,6 +84,10 @@ REASONS: Final[Mapping[Reason, str]] = {
     ),
     Reason.KUBERAY_MISSING: "The kinds of KubeRay are not installed: install its operator.",
     Reason.KUBERAY_OUTDATED: "KubeRay lacks a field that a fleet needs: upgrade it and its CRDs.",
+    Reason.NAME_TAKEN: (
+        "An object that it needs has the name of one that is not the operator's, which is left "
+        "alone: give the resource another name, or delete or hand over what is there."
+    ),
     Reason.NOT_NEEDED: "No ModelCache is named: replicas load from the source itself.",
     Reason.FETCHED: "The files are in the volume and their digests are right.",
     Reason.FETCHING: "The files are on their way.",

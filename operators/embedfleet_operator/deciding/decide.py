@@ -85,6 +85,10 @@ class Decision:
         """Say that it could not be made."""
         return replace(self, statuses=statuses(seen, self.refusal, self.plan, message))
 
+    def refused_for(self, seen: Seen, refusal: Refusal) -> Decision:
+        """Say that it must not be made."""
+        return _nothing(seen, refusal)
+
 
 def decide(seen: Seen) -> Decision:
     """Decide what is to be done about a fleet."""
