@@ -15,6 +15,8 @@ from embedfleet.golden import Golden
 from embedfleet.messages import Role
 from embedfleet.resources.rules import Model
 from embedfleet_operator.acting.serve_clusters import read_state
+from embedfleet_operator.conditions.reasons import Reason
+from embedfleet_operator.conditions.verdicts import Refusal
 from embedfleet_operator.crds.status import ModelStatus
 from embedfleet_operator.deciding.decide import Decision, decide
 from embedfleet_operator.deciding.differences import covers, owner, signed
@@ -321,6 +323,17 @@ def test_the_revision_that_is_told_is_the_one_that_answers() -> None:
     assert isinstance(status, ModelStatus)
     assert conditions(status)["Accepted"] == "FalseContractChanged"
     assert status.served_revision == "1" * 40
+
+
+def test_a_failure_hides_no_verdict() -> None:
+    state, memory = served(Serve(), GUEST, DOCS)
+    moved = embedder("docs", model={"source": "/models/other"})
+    seen = known(GUEST, [moved], serve=state, served=memory)
+    decision = decide(seen)
+    refusal = Refusal(Reason.NAME_TAKEN, "Service/f is there.")
+    for said in (decision.failed(seen, "Serve is busy."), decision.refused_for(seen, refusal)):
+        assert message(said, "Embedder/docs") == message(decision, "Embedder/docs")
+    assert conditions(said.statuses["Fleet/f"])["Accepted"] == "FalseNameTaken"
 
 
 def test_a_model_that_is_made_anew_may_have_another_contract() -> None:

@@ -83,16 +83,16 @@ class Decision:
 
     def failed(self, seen: Seen, message: str) -> Decision:
         """Say that it could not be made."""
-        return replace(self, statuses=statuses(seen, self.refusal, self.plan, message))
+        return replace(self, statuses=statuses(_known(seen), self.refusal, self.plan, message))
 
     def refused_for(self, seen: Seen, refusal: Refusal) -> Decision:
         """Say that it must not be made."""
-        return _nothing(seen, refusal)
+        return _nothing(_known(seen), refusal)
 
 
 def decide(seen: Seen) -> Decision:
     """Decide what is to be done about a fleet."""
-    seen = _verified(_with_contracts_kept(_own(seen)))
+    seen = _known(seen)
     fleet, refusal = seen.fleet.resource, _refusal(seen)
     if fleet is None or refusal is not None:
         return _nothing(seen, refusal)
@@ -171,6 +171,11 @@ def _certificates_digest(fleet: Fleet, secrets: Mapping[str, Manifest | None]) -
     names = (tls.secret_name, tls.client_ca_secret_name) if tls else ()
     data = [(secrets.get(name) or _NOTHING).get("data") for name in names if name]
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest() if data else ""
+
+
+def _known(seen: Seen) -> Seen:
+    """Add to what was seen what follows from it; again, it adds nothing."""
+    return _verified(_with_contracts_kept(_own(seen)))
 
 
 def _own(seen: Seen) -> Seen:
