@@ -147,6 +147,32 @@ def test_vectors_come_through_the_rendered_edge(kubectl: Kubectl) -> None:
     assert status["fleet"] == "guest"
 
 
+def test_a_cluster_that_has_its_fleet_takes_no_other(kubectl: Kubectl, ray: RayCluster) -> None:
+    before = ray.applications()
+    spec = kubectl.get("fleet/guest")["spec"]
+    # The same dashboard by another address, which only Serve can tell.
+    existing = {
+        **spec["existingCluster"], "dashboard": ray.dashboard.replace("127.0.0.1", "localhost"),
+    }  # fmt: skip
+    assert existing["dashboard"] != spec["existingCluster"]["dashboard"]
+    kubectl.apply(
+        {"kind": "Fleet", "metadata": {"name": "another"},
+         "spec": {**spec, "existingCluster": existing}}
+    )  # fmt: skip
+
+    def refused() -> bool:
+        return condition(kubectl.get("fleet/another"), "Accepted")[0] == "False"
+
+    wait(refused, "the refusal")
+    message = condition(kubectl.get("fleet/another"), "Accepted")[2]
+    assert "runs applications of Fleet search/guest: emb-docs, router." in message
+    kubectl("delete", "fleet/another", "--timeout=60s")
+    wait(lambda: settled(kubectl), "rest")
+    assert ray.applications().keys() == before.keys()
+    assert application(ray, "emb-docs").pids
+    assert condition(kubectl.get("fleet/guest"), "Accepted")[:2] == ("True", "Valid")
+
+
 def test_golden_outputs_are_given_to_replicas_without_a_restart(
     kubectl: Kubectl, ray: RayCluster
 ) -> None:

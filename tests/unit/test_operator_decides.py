@@ -13,6 +13,7 @@ from operator_facts import WHOLE, conditions, known, raw
 
 from embedfleet.golden import Golden
 from embedfleet.messages import Role
+from embedfleet.rendering.plan import Impact
 from embedfleet.resources.rules import Model
 from embedfleet_operator.acting.serve_clusters import read_state
 from embedfleet_operator.conditions.reasons import Reason
@@ -29,6 +30,12 @@ EMBEDDED = {"source": "embedded/embedder"}
 BUILT = raw("Fleet", "f", {"pools": [{"name": "cpu", "minNodes": 1}]}, age=40)
 GUEST_SPEC = {"existingCluster": {"dashboard": "http://ray:8265", "serveHost": "ray"}}
 GUEST = raw("Fleet", "f", GUEST_SPEC, age=40)
+
+
+def at(dashboard: str, age: int = 40, name: str = "f", namespace: str = "search") -> Manifest:
+    """A fleet on a Ray cluster that runs already."""
+    spec = {"existingCluster": {"dashboard": dashboard, "serveHost": "ray"}}
+    return raw("Fleet", name, spec, age, namespace)
 
 
 def embedder(name: str, age: int = 0, **spec: Any) -> Manifest:
@@ -106,6 +113,17 @@ READY = {"conditions": [{"type": "Ready", "status": "True"}]}
             known(GUEST, others=[raw("Fleet", "g", GUEST_SPEC, age=45, namespace="ads")]),
             "Fleet/f", "FalseInvalid", "spec.existingCluster.dashboard is http://ray:8265",
         ),
+        # The one that KubeRay built is its fleet's, however young that is.
+        (
+            known(at("http://f-head-svc.ads.svc.cluster.local:8265"),
+                  others=[raw("Fleet", "f", BUILT["spec"], age=3, namespace="ads")]),
+            "Fleet/f", "FalseInvalid", "is Fleet ads/f's",
+        ),
+        (
+            known(at("http://f-head-svc.ads.svc.cluster.local:8265"),
+                  others=[raw("Fleet", "f", GUEST_SPEC, age=45, namespace="ads")]),
+            "Fleet/f", "TrueValid", "",
+        ),
         # Whose it was first keeps it.
         (
             known(GUEST, others=[raw("Fleet", "g", GUEST_SPEC, age=3, namespace="ads")]),
@@ -117,6 +135,111 @@ def test_what_is_accepted(seen: Seen, ref: str, reason: str, words: str) -> None
     decision = decide(seen)
     assert conditions(decision.statuses[ref])["Accepted"] == reason
     assert words in message(decision, ref)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ("http://ray.search:8265", "http://ray.search.svc:8265", True),
+        ("http://ray.search.svc:8265", "http://ray.search.svc.cluster.local:8265", True),
+        (
+            "http://ray.search.svc.cluster.local:8265",
+            "http://ray.search.svc.corp.example.:8265",
+            True,
+        ),
+        ("http://RAY.search:8265", "http://ray.Search:8265/", True),
+        ("http://ray.search", "http://ray.search:80", True),
+        ("https://ray.search", "https://ray.search:443", True),
+        ("http://ray.search", "https://ray.search", False),
+        ("http://ray.search:8265", "http://ray.search:8266", False),
+        ("http://ray.search:8265", "http://ray.ads.svc:8265", False),
+        ("http://ray.example.com:8265", "http://ray.example.org:8265", False),
+        # Where a bare name leads rests on where the operator runs: Serve itself tells.
+        ("http://ray:8265", "http://ray.search.svc:8265", False),
+    ],
+)
+def test_one_dashboard_has_many_spellings(one: str, other: str, is_same: bool) -> None:
+    decision = decide(known(at(one), others=[at(other, 45, "g", "ads")]))
+    if is_same:
+        assert decision.refusal is not None
+        assert "is Fleet ads/g's" in decision.refusal.message
+    else:
+        assert decision.refusal is None
+
+
+def left_by(fleet: Manifest, *models: Manifest, told: str | None = None) -> ServeState:
+    """What Serve says after a fleet put its models; `told` is what the router then says it is."""
+    config = decide(known(fleet, models, serve=ServeState(""))).config
+    assert config is not None
+    if told is not None:
+        config["applications"][-1]["deployments"][0]["user_config"]["fleet"] = told
+    serve = Serve()
+    serve.put(config)
+    serve.details()
+    return read_state(serve.details())
+
+
+def held(fleet: Manifest) -> Manifest:
+    """The fleet once the operator has begun to put its models somewhere."""
+    return {**fleet, "metadata": {**fleet["metadata"], "finalizers": ["embedfleet.io/serve"]}}
+
+
+ELSEWHERE = at("http://ray.other:8265", name="f", namespace="team-b")
+NOBODY = "runs applications that this fleet has not put there: emb-docs, router"
+
+
+@pytest.mark.parametrize(
+    ("fleet", "state", "words"),
+    [
+        (GUEST, ServeState(""), ""),
+        (held(GUEST), left_by(GUEST, DOCS), ""),
+        # Its mark is enough, as when a cluster of Kubernetes is restored from a copy.
+        (GUEST, left_by(GUEST, DOCS), ""),
+        (GUEST, left_by(ELSEWHERE), "runs applications of Fleet team-b/f: router"),
+        (held(GUEST), left_by(ELSEWHERE, DOCS), "of Fleet team-b/f: emb-docs, router"),
+        (
+            GUEST, left_by(raw("Fleet", "g", BUILT["spec"], 40, "team-b"), DOCS),
+            "of Fleet team-b/g: emb-docs, router",
+        ),
+        # Releases before, and laptops, left no namespace.
+        (held(GUEST), left_by(GUEST, DOCS, told="f"), ""),
+        (GUEST, left_by(GUEST, DOCS, told="f"), NOBODY),
+        (held(GUEST), left_by(GUEST, DOCS, told="g"), NOBODY),
+        (
+            GUEST, read_state({"applications": {"router": {"status": "RUNNING"}}}),
+            "runs applications that this fleet has not put there: router",
+        ),
+        (held(GUEST), read_state({"applications": {"router": {"status": "DELETING"}}}), ""),
+        (
+            held(GUEST), read_state({"applications": {"chat": {"status": "RUNNING"}}}),
+            "runs applications of others: chat",
+        ),
+        # What KubeRay built is nobody else's.
+        (BUILT, left_by(ELSEWHERE, DOCS), ""),
+    ],
+    ids=[
+        "empty", "own", "restored", "anothers", "moved", "built", "upgraded", "unmarked",
+        "unmarked-other", "unknown", "going", "strangers", "kuberay",
+    ],
+)  # fmt: skip
+def test_whose_a_ray_cluster_is(fleet: Manifest, state: ServeState, words: str) -> None:
+    decision = decide(known(fleet, [DOCS], serve=state))
+    if not words:
+        assert decision.refusal is None
+        return
+    assert (decision.manifests, decision.config) == (None, None)
+    assert decision.refusal is not None
+    assert words in decision.refusal.message
+    assert decision.refusal.message.startswith("spec.existingCluster.dashboard is http://ray:8265")
+    assert decision.refusal.message.endswith("or empty that one with `serve shutdown`.")
+
+
+def test_a_cluster_is_marked_without_a_restart() -> None:
+    state = left_by(GUEST, DOCS, told="f")
+    decision = decide(known(held(GUEST), [DOCS], serve=state))
+    (change,) = [each for each in decision.plan.changes if "user_config" in each.field]
+    assert (change.resource, change.impact) == ("Fleet/f", Impact.RECONFIGURE)
+    assert (change.before, change.after) == ("f", "search/f")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,12 @@ from embedfleet.resources.rules import Model
 from embedfleet_operator.acting.actor import Actor
 from embedfleet_operator.acting.environment import Environment
 from embedfleet_operator.acting.recording import Recorder
-from embedfleet_operator.acting.serve_clusters import KubeRayCluster, RestCluster, ServeCluster
+from embedfleet_operator.acting.serve_clusters import (
+    KubeRayCluster,
+    RestCluster,
+    ServeCluster,
+    cleared,
+)
 from embedfleet_operator.acting.taken import NameTaken
 from embedfleet_operator.cluster.api import Api, ApiError
 from embedfleet_operator.cluster.kinds import OWNED, kind_of
@@ -24,6 +29,7 @@ from embedfleet_operator.conditions.verdicts import Verdict
 from embedfleet_operator.crds.status import CacheStatus
 from embedfleet_operator.deciding.decide import Decision, decide, secrets_of
 from embedfleet_operator.deciding.differences import owned_by
+from embedfleet_operator.deciding.owning import FINALIZER
 from embedfleet_operator.observing.cache_users import is_there
 from embedfleet_operator.observing.judging import (
     Judged,
@@ -45,9 +51,6 @@ from embedfleet_operator.reporting.reports import orphan_statuses, previous
 __all__ = ["Fleets"]
 
 _log: Final = logging.getLogger("embedfleet.operator")
-
-FINALIZER: Final = "embedfleet.io/serve"
-"""Holds a fleet until its models are gone from a Ray cluster that outlives it."""
 
 _ORIGIN_LABEL: Final = "ray.io/originated-from-cr-name"
 _MOVING_SECONDS: Final = 2.0
@@ -253,19 +256,21 @@ class Fleets:
         """Take a deleted fleet's models away from a cluster that outlives it."""
         if FINALIZER not in (raw["metadata"].get("finalizers") or ()):
             return None
-        fleet = judged_fleet(raw, ()).resource
+        found = judged_fleet(raw, self._store.of("Fleet"))
+        fleet = found.resource
         if fleet is not None and fleet.spec.existing_cluster is not None:
-            secrets = await self._secrets(raw["metadata"]["namespace"], judged_fleet(raw, ()))
+            secrets = await self._secrets(raw["metadata"]["namespace"], found)
             cluster = self._open(fleet, secrets)
             try:
-                await cluster.clear()
+                left = await cleared(cluster, fleet, is_refused=found.refusal is not None)
             except EmbedfleetError as error:
                 began = datetime.fromisoformat(raw["metadata"]["deletionTimestamp"])
                 if datetime.now(UTC) - began < _LETTING_GO:
                     _log.warning("%s: %s", raw["metadata"]["name"], error)
                     return _RESTING_SECONDS
-                note = f"Models may be left in the Ray cluster: {error}"
-                await self._actor.say(raw, "LeftBehind", note, is_warning=True)
+                left = f"Models may be left in the Ray cluster: {error}"
+            if left:
+                await self._actor.say(raw, "LeftBehind", left, is_warning=True)
         await self._actor.set_finalizer(raw, FINALIZER, wanted=False)
         return None
 

@@ -11,15 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from embedfleet.errors import EmbedfleetError
+from embedfleet.errors import EmbedfleetError, Unavailable
 from embedfleet.rendering.names import ROUTER
 from embedfleet.rendering.serve import ServeConfig
 from embedfleet.rendering.serve_state import summarize
+from embedfleet.resources import Fleet
 from embedfleet.serve_rest import ServeRest
 from embedfleet_operator.deciding.differences import covers
+from embedfleet_operator.deciding.owning import others
 from embedfleet_operator.observing.seen import ServeState
 
-__all__ = ["KubeRayCluster", "RestCluster", "ServeCluster", "read_state", "runs"]
+__all__ = ["KubeRayCluster", "RestCluster", "ServeCluster", "cleared", "read_state", "runs"]
 
 _PUT_SECONDS: Final = 20.0
 
@@ -85,6 +87,22 @@ class RestCluster:
     async def clear(self) -> None:
         """Take every application away."""
         await asyncio.to_thread(_delete, self.dashboard, self.token)
+
+
+async def cleared(cluster: ServeCluster, fleet: Fleet, *, is_refused: bool) -> str:
+    """Take a fleet's applications away, and tell what was left alone; empty for nothing.
+
+    Raises:
+        EmbedfleetError: Serve does not answer.
+    """
+    state = await cluster.observe()
+    if not state.answers:
+        raise Unavailable(state.error)
+    if found := others(state, fleet, was_here=not is_refused):
+        return f"Nothing is taken away from the Ray cluster: it runs {found}."
+    if state.applications:
+        await cluster.clear()
+    return ""
 
 
 def runs(state: ServeState, config: ServeConfig) -> bool:

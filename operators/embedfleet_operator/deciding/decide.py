@@ -23,6 +23,7 @@ from embedfleet_operator.conditions.reasons import REASONS, Observation, Reason
 from embedfleet_operator.conditions.verdicts import Refusal, standing
 from embedfleet_operator.crds.status import ModelStatus, Status, Truth
 from embedfleet_operator.deciding.differences import covers, owner, signed
+from embedfleet_operator.deciding.owning import intrusion
 from embedfleet_operator.observing.held import running_goldens
 from embedfleet_operator.observing.remembering import contract_moved, remembered
 from embedfleet_operator.observing.seen import Seen
@@ -157,13 +158,7 @@ def _refusal(seen: Seen) -> Refusal | None:
             return Refusal(Reason.SECRET_MISSING, text)
     if fleet.spec.existing_cluster is None and seen.kuberay is None:
         return Refusal(Reason.KUBERAY_MISSING, REASONS[Reason.KUBERAY_MISSING])
-    if fleet.spec.existing_cluster is not None and seen.serve.strangers:
-        text = (
-            f"spec.existingCluster runs applications of others: {', '.join(seen.serve.strangers)}. "
-            "They would be deleted. Give the fleet a cluster of its own."
-        )
-        return Refusal(Reason.INVALID, text)
-    return None
+    return intrusion(seen)
 
 
 def _certificates_digest(fleet: Fleet, secrets: Mapping[str, Manifest | None]) -> str:

@@ -6,9 +6,10 @@ installed, and against each other. Pure: never raises, whatever it is given.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
+from urllib.parse import urlsplit
 
 from embedfleet.errors import Problem
 from embedfleet.resources import Embedder, Fleet, ModelCache, ModelRoute
@@ -26,6 +27,7 @@ from embedfleet.resources.rules import (
 from embedfleet_operator.conditions.reasons import Reason
 from embedfleet_operator.conditions.verdicts import Refusal
 from embedfleet_operator.rendering import Manifest, cluster_violations
+from embedfleet_operator.rendering.rayservice import built_dashboard
 
 __all__ = [
     "Judged",
@@ -38,6 +40,8 @@ __all__ = [
 ]
 
 R = TypeVar("R", bound=Resource)
+
+_PORTS: Final = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +104,9 @@ def judged_fleet(raw: Manifest, others: Sequence[Manifest]) -> Judged[Fleet]:
     existing = fleet.spec.existing_cluster
     if existing is None:
         return found
-    for other in _oldest_first(others):
-        if other["metadata"]["uid"] == raw["metadata"]["uid"]:
-            return found
-        if _dashboard(other) == existing.dashboard:
+    here = _place(existing.dashboard)
+    for other in _before(raw, others):
+        if _place(_dashboard(other)) == here:
             metadata = other["metadata"]
             return found.refused_by(
                 [
@@ -115,6 +118,15 @@ def judged_fleet(raw: Manifest, others: Sequence[Manifest]) -> Judged[Fleet]:
                 ]
             )  # fmt: skip
     return found
+
+
+def _before(raw: Manifest, others: Iterable[Manifest]) -> Iterator[Manifest]:
+    """Yield the fleets whose clusters are theirs before a guest's: older guests, and no guests."""
+    is_older = True
+    for other in _oldest_first(others):
+        is_older = is_older and other["metadata"]["uid"] != raw["metadata"]["uid"]
+        if is_older or not _is_guest(other):
+            yield other
 
 
 def judged_models(
@@ -210,8 +222,32 @@ def _missing_fleet(raw: Mapping[str, Any], fleets: Sequence[str]) -> Refusal:
     return Refusal(Reason.FLEET_MISSING, f"{text} Create it, or correct the name.")
 
 
-def _dashboard(raw: Mapping[str, Any]) -> str | None:
-    return _said(raw, "spec", "existingCluster", "dashboard")
+def _is_guest(raw: Mapping[str, Any]) -> bool:
+    return _said(raw, "spec", "existingCluster", "dashboard") is not None
+
+
+def _dashboard(raw: Manifest) -> str:
+    """Give the address of a fleet's dashboard, which KubeRay builds if it names none."""
+    metadata = raw["metadata"]
+    said = _said(raw, "spec", "existingCluster", "dashboard")
+    return said or built_dashboard(metadata["name"], metadata["namespace"])
+
+
+def _place(address: str) -> tuple[str, int | None]:
+    """Write an address as all that lead to the same place are: host and port.
+
+    A Service is also known with `.svc` and the cluster's domain. A name without a namespace is one
+    where the operator runs, and stands for itself.
+    """
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return address, None
+    labels = host.rstrip(".").split(".")
+    if labels[2:3] == ["svc"]:
+        labels = labels[:2]
+    return ".".join(labels), port or _PORTS.get(parts.scheme)
 
 
 def _said(raw: Any, *path: str) -> str | None:

@@ -45,6 +45,15 @@ class ServeState:
         own = tuple(f"{prefix}-" for prefix in PREFIXES.values())
         return tuple(n for n in self.applications if n != ROUTER and not n.startswith(own))
 
+    @property
+    def fleet(self) -> str:
+        """Whose the router is, such as `search/guest`; empty if it does not say.
+
+        An earlier release, and a laptop, give no namespace.
+        """
+        router = self.deployed.get(ROUTER)
+        return str(router["deployments"][0]["user_config"]["fleet"]) if router else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:

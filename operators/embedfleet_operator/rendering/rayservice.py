@@ -42,7 +42,15 @@ from embedfleet_operator.rendering.ray_pods import (
 )
 from embedfleet_operator.rendering.target import Target
 
-__all__ = ["API", "dashboard_address", "rayservice", "serve_address", "serve_config", "told_config"]
+__all__ = [
+    "API",
+    "built_dashboard",
+    "dashboard_address",
+    "rayservice",
+    "serve_address",
+    "serve_config",
+    "told_config",
+]
 
 API: Final = "ray.io/v1/RayService"
 
@@ -117,8 +125,12 @@ def dashboard_address(fleet: Fleet, target: Target) -> str:
     existing = fleet.spec.existing_cluster
     if existing is not None:
         return existing.dashboard
-    host = f"{fleet.name}-head-svc.{namespace_of(fleet)}.svc.{target.cluster_domain}"
-    return f"http://{host}:{DASHBOARD_PORT}"
+    return built_dashboard(fleet.name, f"{namespace_of(fleet)}.svc.{target.cluster_domain}")
+
+
+def built_dashboard(fleet: str, domain: str) -> str:
+    """Give the address of the dashboard that KubeRay builds; `domain` holds the namespace."""
+    return f"http://{fleet}-head-svc.{domain}:{DASHBOARD_PORT}"
 
 
 def _serve_service() -> dict[str, Any]:

@@ -8,10 +8,11 @@ from typing import Final
 
 from embedfleet.messages import Role
 from embedfleet.resources.base import ROUTER
+from embedfleet.resources.fleet import Fleet
 from embedfleet.resources.model_source import is_local
 from embedfleet.resources.rules import Model
 
-__all__ = ["PREFIXES", "ROUTER", "Model", "aliases", "application", "role"]
+__all__ = ["PREFIXES", "ROUTER", "Model", "aliases", "application", "full_name", "role"]
 
 PREFIXES: Final = {Role.EMBEDDER: "emb", Role.RERANKER: "rrk"}
 """What the name of a model's application starts with."""
@@ -20,6 +21,12 @@ PREFIXES: Final = {Role.EMBEDDER: "emb", Role.RERANKER: "rrk"}
 def role(model: Model) -> Role:
     """Tell what a model is served as."""
     return model.spec.role
+
+
+def full_name(fleet: Fleet) -> str:
+    """Name a fleet among those of all namespaces, such as `search/guest`; a laptop has none."""
+    namespace = fleet.metadata.namespace
+    return f"{namespace}/{fleet.name}" if namespace else fleet.name
 
 
 def application(model: Model) -> str:

@@ -215,7 +215,8 @@ def _applications(config: ServeConfig) -> dict[str, dict[str, Any]]:
 
 def _resource(name: str, application: Mapping[str, Any]) -> str:
     if name == ROUTER:
-        return f"Fleet/{application['deployments'][0]['user_config']['fleet']}"
+        fleet = application["deployments"][0]["user_config"]["fleet"]
+        return f"Fleet/{fleet.rpartition('/')[2]}"
     arguments = application["args"]
     return f"{arguments['role'].capitalize()}/{arguments['name']}"
 

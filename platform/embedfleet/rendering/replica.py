@@ -112,6 +112,7 @@ class RouterSettings(_Frozen):
     """What the router application is told: every model of the fleet.
 
     Attributes:
+        fleet: Its full name, such as `search/guest`: it also marks whose a Ray cluster is.
         max_message_bytes: Largest request message that is read and passed on.
     """
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import yaml
 
 from embedfleet.golden import Golden
-from embedfleet.rendering.names import ROUTER, Model, aliases, application, role
+from embedfleet.rendering.names import ROUTER, Model, aliases, application, full_name, role
 from embedfleet.rendering.replica import (
     GoldenSettings,
     ReplicaArguments,
@@ -238,7 +238,7 @@ def _router_application(
     fleet: Fleet, models: Sequence[Model], names: dict[str, tuple[str, ...]]
 ) -> dict[str, Any]:
     settings = RouterSettings(
-        fleet=fleet.name,
+        fleet=full_name(fleet),
         max_message_bytes=fleet.spec.grpc.max_message_bytes,
         models=tuple(
             RoutedModel(
