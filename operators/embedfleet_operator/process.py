@@ -136,6 +136,8 @@ class Operator:
         elif kind == "ModelCache":
             yield Key("ModelCache", namespace, name)
             yield from self._fleets_of(namespace)
+            # Models without a fleet are told too whether the cache that they name is there.
+            yield Key(_ORPHANS, namespace, "")
         elif CACHE_LABEL in labels:
             yield Key("ModelCache", namespace, labels[CACHE_LABEL])
         elif owner := labels.get(FLEET_LABEL) or labels.get(_ORIGIN_LABEL):

@@ -17,10 +17,12 @@ from operator_course import (
     Course,
     change,
     comes_to_rest,
+    resource,
     rests,
     rollout,
 )
-from operator_world import Crash, Fault, Wire, is_write
+from operator_process import condition
+from operator_world import PATIENCE_SECONDS, Crash, Fault, Wire, is_write
 
 from embedfleet_operator.cluster.api import Answer, Request, Send
 
@@ -78,6 +80,16 @@ async def test_the_order_of_creation_changes_nothing(plane: ControlPlane, course
             # A model is there before its fleet is.
             await wire.quiet(0.5)
         await world.reaches(course.first, wire)
+        await world.create(
+            resource("Embedder", "early", fleet="none", model={"size": "0.6B", "cache": "late"})
+        )
+        await wire.quiet(0.5)
+        await world.create(
+            resource("ModelCache", "late", source={"pvc": {"claimName": "team", "folder": "/m"}})
+        )
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while condition(await world.get("Embedder", "early"), "Accepted")[1] != "FleetMissing":
+                await asyncio.sleep(0.2)
 
 
 async def torn(lines: AsyncIterator[bytes], every: int) -> AsyncIterator[bytes]:
