@@ -108,7 +108,6 @@ def test_both_give_the_same_verdict(client: httpx.Client, kind: Kind) -> None:
 
     @settings(
         max_examples=PER_KIND,
-        deadline=None,
         derandomize=True,
         database=None,
         suppress_health_check=list(HealthCheck),

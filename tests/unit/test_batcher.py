@@ -97,7 +97,7 @@ requests = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(requests=requests, priorities=st.lists(st.sampled_from(Priority), min_size=6, max_size=6))
 def test_any_packing_gives_each_sequence_its_own_row(requests, priorities):
     async def submit_all():

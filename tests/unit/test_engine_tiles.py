@@ -32,7 +32,7 @@ def batches(draw: st.DrawFn) -> PackedBatch:
     return pack(tokens(lengths, sum(prefix_lengths)), prefixes, parents)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(batches())
 def test_every_span_finds_exactly_its_own_keys(batch: PackedBatch) -> None:
     """Run the plan on token ids in place of keys: each span must see prefix, past and itself."""

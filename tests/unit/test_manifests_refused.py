@@ -319,7 +319,7 @@ FIELDS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     kind=st.sampled_from(["Fleet", "Embedder", "Reranker"]),
     spec=st.dictionaries(FIELDS, JSON, max_size=4) | JSON,
@@ -337,7 +337,7 @@ def test_any_values_are_read_or_refused(kind: str, spec: object, metadata: objec
     assert all(problem.path and problem.limit and problem.remedy for problem in found)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(max_size=60))
 def test_any_text_is_read_or_refused(text: str) -> None:
     with pytest.raises(InvalidManifest):
