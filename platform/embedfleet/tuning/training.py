@@ -65,7 +65,8 @@ def train(settings: EmbedderSettings | RerankerSettings, worker: Worker, watcher
         CheckpointError, InvalidRequest: It cannot begin.
         TrainingStopped: The loss is not finite, the disk is full, or the folder holds another run.
     """
-    torch.manual_seed(settings.seed + worker.share.rank)
+    # The same weights of adapters everywhere: only gradients are averaged, never weights.
+    torch.manual_seed(settings.seed)
     prepared = prepare(settings, worker.share)
     store = Store(Path(settings.output.folder), settings.checkpoints.keep)
     whole = uncached_tokens(prepared.model, settings, worker.device)
@@ -75,6 +76,7 @@ def train(settings: EmbedderSettings | RerankerSettings, worker: Worker, watcher
     before = agreed(lambda: load_record(store.folder), worker.leads)
     record = agreed(lambda: _begin(prepared, store, before, whole), worker.leads)
     run = _Run(prepared, store, record, worker)
+    torch.manual_seed(settings.seed + worker.share.rank)  # workers drop out different inputs
     run.resume()
     if worker.leads:
         watcher.began(run.step, record.num_steps, record.whole_tokens)
