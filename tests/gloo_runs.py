@@ -10,13 +10,18 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
+from torch import Tensor
 from training_runs import Quiet
 
 from embedfleet.messages import Role
-from embedfleet.tuning.batches import Share
+from embedfleet.tuning.batches import Share, micro_batches
+from embedfleet.tuning.preparing import prepare
 from embedfleet.tuning.sections import Strategy
 from embedfleet.tuning.settings import EmbedderSettings, read_settings
+from embedfleet.tuning.sharding import shard, whole
+from embedfleet.tuning.stepping import Stepper
 from embedfleet.tuning.training import train
 from embedfleet.tuning.workers import Worker
 
@@ -30,7 +35,37 @@ def train_together(settings: EmbedderSettings, worker: Worker) -> None:
     train(settings, worker, Quiet())
 
 
-PARTS = {"train": train_together}
+def step_together(settings: EmbedderSettings, worker: Worker) -> None:
+    """Leave the gradients of the first batch, cached by one worker's count and not by the other's.
+
+    No worker's own share is all of it: the limit is what the smaller one has.
+    """
+    sizes = [_padded_tokens(settings, rank) for rank in range(NUM_WORKERS)]
+    assert min(sizes) < max(sizes)
+    gradients = first_gradients(settings, worker, whole_tokens=min(sizes))
+    torch.save(gradients, f"{settings.output.folder}.{worker.share.rank}.pt")
+
+
+def first_gradients(
+    settings: EmbedderSettings, worker: Worker, whole_tokens: int
+) -> dict[str, Tensor]:
+    """Compute the gradients of the first batch, whole, by name."""
+    prepared = prepare(settings, worker.share)
+    if worker.sharded:
+        shard(prepared.model, settings.precision)
+    Stepper(prepared.model, settings, whole_tokens, worker).gradients(prepared.batches.batch(0))
+    named = prepared.model.named_parameters()
+    return {name: whole(p.grad) for name, p in named if p.grad is not None}
+
+
+def _padded_tokens(settings: EmbedderSettings, rank: int) -> int:
+    sequences = prepare(settings, Share(rank, NUM_WORKERS)).batches.batch(0).sequences
+    limit = settings.batch.micro_batch_tokens
+    assert limit is not None
+    return sum(part.token_ids.numel() for part in micro_batches(sequences, limit))
+
+
+PARTS = {"train": train_together, "step": step_together}
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from training_runs import Quiet, losses, small_model, write_examples, write_settings
 
 from embedfleet.messages import Role
-from embedfleet.tuning.settings import read_settings
+from embedfleet.tuning.settings import EmbedderSettings, read_settings
 from embedfleet.tuning.training import train
 from embedfleet.tuning.workers import Worker
 
@@ -68,3 +68,21 @@ def test_two_workers_with_adapters_learn_what_one_does(place: Path, strategy: st
     for name, tensor in weights(place, "both").items():
         assert torch.allclose(tensor, expected[name], atol=2e-4), name
     assert any(not torch.equal(tensor, first[name]) for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_batch_that_one_worker_would_cache_gives_the_same_gradients(
+    place: Path, strategy: str
+) -> None:
+    workers = {"count": 2, "strategy": strategy}
+    batch = {"size": 6, "microBatchTokens": 64}
+    file = settings(place, "both", workers=workers, batch=batch)
+    together("step", place)
+    read = read_settings(file, Role.EMBEDDER)
+    assert isinstance(read, EmbedderSettings)
+    expected = gloo_runs.first_gradients(read, Worker(), whole_tokens=2**62)
+    for rank in range(gloo_runs.NUM_WORKERS):
+        found = torch.load(place / f"both.{rank}.pt")
+        assert {*found} == {*expected}
+        for name, gradient in expected.items():
+            assert torch.allclose(found[name], gradient, atol=1e-5), name

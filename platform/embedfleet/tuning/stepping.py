@@ -99,12 +99,14 @@ class Stepper:
             part.to(self._device) for part in micro_batches(batch.sequences, self._part_tokens)
         ]
         padded = sum(part.token_ids.numel() for part in parts)
-        cached = padded > self._whole_tokens
+        passes = self._greatest(len(parts))
         if isinstance(batch.rows, PairRows):
-            loss, cached = self._learn_pairs(parts, batch.rows), False
+            loss, cached = self._learn_pairs(parts, batch.rows, passes), False
         else:
             rows = batch.rows
-            caching = Caching(cached, passes=self._passes(len(parts)))
+            # Where one worker runs the model twice, all have to.
+            cached = self._greatest(padded) > self._whole_tokens
+            caching = Caching(cached, passes=passes)
             loss = cached_step(
                 self._encode, parts, lambda states: self._contrast(states, rows), caching
             )
@@ -113,12 +115,16 @@ class Stepper:
         norm = torch.nn.utils.clip_grad_norm_(
             self._trained, self._settings.optimizer.max_grad_norm, foreach=True
         )
-        cached = cached and len(parts) > 1
+        cached = cached and passes > 1
         return Done(float(mean(loss)), float(whole(norm)), padded, cached)
 
-    def _passes(self, own: int) -> int:
-        """Tell how often every worker has to run a sharded model."""
-        return greatest(own, self._device) if self._worker.sharded else 0
+    def _greatest(self, own: int) -> int:
+        """Return the greatest of all workers' numbers where they must run the model together.
+
+        That is where weights are sharded: gathering a layer takes all of them. Otherwise workers
+        meet in the loss and behind the gradients only, and each counts for itself.
+        """
+        return greatest(own, self._device) if self._worker.sharded else own
 
     def _encode(self, part: MicroBatch) -> Tensor:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
@@ -142,11 +148,11 @@ class Stepper:
         constants = ContrastiveSettings(loss.temperature, loss.margin)
         return whole_batch_loss(vectors, constants, self._dimensions)
 
-    def _learn_pairs(self, parts: list[MicroBatch], rows: PairRows) -> Tensor:
+    def _learn_pairs(self, parts: list[MicroBatch], rows: PairRows, passes: int) -> Tensor:
         """Add the gradients of pairs, part by part, and return the mean loss."""
         labels = rows.labels.to(self._device)
         total = torch.zeros((), device=self._device)
-        runs = [*parts, *[parts[0]] * (self._passes(len(parts)) - len(parts))]
+        runs = [*parts, *[parts[0]] * (passes - len(parts))]
         for number, part in enumerate(runs):
             loss = reranking_loss(self._encode(part), labels[part.rows])
             # The mean over workers is that over all pairs; what is repeated weighs nothing.
