@@ -22,12 +22,13 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from embedfleet.catalog import DEFAULT_INSTRUCTION
 from embedfleet.checkpoint import resolve
 from embedfleet.engine import EngineOptions
+from embedfleet.errors import EngineError, FetchFailed
 from embedfleet.evaluation.beir import read_dataset
 from embedfleet.evaluation.evaluating import evaluate
 from embedfleet.evaluation.instructions import SIMILARITY_INSTRUCTION, instruction_of
 from embedfleet.evaluation.measures import MEASURES
 from embedfleet.evaluation.mteb_model import MtebEmbedder
-from embedfleet.evaluation.mteb_tasks import run_tasks
+from embedfleet.evaluation.mteb_tasks import load_tasks, run_tasks
 from embedfleet.evaluation.settings import Candidate, Data, Settings, Watch
 from embedfleet.evaluation.similarity import read_pairs, spearman
 from embedfleet.prompts import query_head
@@ -130,6 +131,25 @@ class Alike(AbsTaskSTS):
         return file
 
 
+class Broken(Alike):
+    """Data without what its kind of task reads."""
+
+    metadata = metadata("STS", "EmbedfleetBroken", "cosine_spearman")
+
+    def load_data(self, num_proc: int | None = None, **unused: Any) -> None:
+        self.dataset = DatasetDict({"test": Dataset.from_list([{"sentence1": "a"}])})
+        self.data_loaded = True
+
+
+class Absent(Alike):
+    """Data that is out of reach."""
+
+    metadata = metadata("STS", "EmbedfleetAbsent", "cosine_spearman")
+
+    def load_data(self, num_proc: int | None = None, **unused: Any) -> None:
+        raise ConnectionError("no route")
+
+
 @pytest.fixture(scope="module")
 def peer(tmp_path_factory: pytest.TempPathFactory) -> SentenceTransformer:
     """Set the same weights up as the published models' card does."""
@@ -192,12 +212,27 @@ def test_similarity_equals_mteb_with_sentence_transformers(
 
 
 def test_the_engine_inside_mteb_equals_both(peer: SentenceTransformer, ours: Any) -> None:
-    records = run_tasks([Words(), Alike()], [Candidate("m", SOURCE)], Settings(options=OPTIONS))
-    retrieval, similarity = records
+    scores_there = run_tasks(
+        [Words(), Alike()], [Candidate("m", SOURCE)], Settings(options=OPTIONS)
+    )
+    assert scores_there.failure is None
+    retrieval, similarity = scores_there.records
     assert (retrieval["measure"], similarity["measure"]) == ("ndcg_at_10", "cosine_spearman")
     ndcg = ours.values["words", "m"][:, 0].mean()
     assert retrieval["value"] == pytest.approx(ndcg, abs=TOLERANCE)
     assert similarity["value"] == pytest.approx(scores(peer, Alike())["main_score"], abs=TOLERANCE)
+
+
+def test_what_was_measured_before_a_task_fails_is_kept() -> None:
+    found = run_tasks([Alike(), Broken(), Words()], [Candidate("m", SOURCE)], Settings())
+    assert [each["task"] for each in found.records] == ["EmbedfleetAlike"]
+    assert isinstance(found.failure, EngineError)
+    assert "mteb's task EmbedfleetBroken failed with m: " in found.failure.message
+
+
+def test_data_that_cannot_be_loaded_is_told_by_the_name_of_its_task() -> None:
+    with pytest.raises(FetchFailed, match="task EmbedfleetAbsent cannot be loaded: no route"):
+        load_tasks([Alike(), Absent()])
 
 
 def test_the_wrapper_is_an_encoder_of_mteb_and_instructs_queries_only() -> None:

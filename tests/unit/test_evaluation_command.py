@@ -75,6 +75,18 @@ def test_rerankers_alone_go_through_what_bm25_found(
     assert "bm25 > reranker" in capsys.readouterr().out
 
 
+def test_a_file_that_takes_no_more_costs_no_result(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = f"--data {data} --dimensions 32 --json /dev/full --plot {tmp_path / 'r.png'}"
+    assert run(["evaluate", *MODEL, *QUIETLY, *arguments.split()]) == 1
+    found = capsys.readouterr()
+    assert "Quality on words" in found.out
+    assert "--json is /dev/full, which cannot be written: No space left on device." in found.err
+    assert (tmp_path / "r.png").stat().st_size > 10_000
+    assert [each.name for each in tmp_path.iterdir()] == ["r.png"]
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -89,6 +101,8 @@ def test_rerankers_alone_go_through_what_bm25_found(
         ([*RERANKER, "--similarity", "x.tsv"], "--reranker needs documents to order"),
         ([*RERANKER, "--data", ".", "--plot", "x.png"], "--plot shows retrieval"),
         ([*MODEL, "--data", ".", "--json", "/no/such/x.json"], "there is no folder /no/such"),
+        ([*MODEL, "--data", ".", "--json", "/proc/x.json"], "--json is /proc/x.json, which cannot"),
+        ([*MODEL, "--data", ".", "--plot", "/proc/x.png"], "--plot is /proc/x.png, which cannot"),
         ([*MODEL, "--data", ".", "--depth", "0"], "--depth"),
     ],
     ids=lambda value: value[:20] if isinstance(value, str) else None,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ import click
 from embedfleet.cli.evaluation_options import Named, Numbers, OutputTypes
 from embedfleet.cli.evaluation_tables import print_report
 from embedfleet.cli.output import note, progress
+from embedfleet.cli.report_files import try_file, write_file
 from embedfleet.engine import EngineOptions
+from embedfleet.errors import EmbedfleetError
 from embedfleet.evaluation.beir import read_dataset
 from embedfleet.evaluation.comparing import MEAN, compare
 from embedfleet.evaluation.evaluating import evaluate as run
+from embedfleet.evaluation.extra import needed
 from embedfleet.evaluation.lexical import BM25
-from embedfleet.evaluation.mteb_tasks import find_tasks, run_tasks
+from embedfleet.evaluation.mteb_tasks import find_tasks, load_tasks, run_tasks
 from embedfleet.evaluation.plotting import plot
 from embedfleet.evaluation.report import Asked, report
 from embedfleet.evaluation.settings import Candidate, Data, Settings, Watch
@@ -156,16 +160,41 @@ def evaluate(**given: Any) -> None:
     if given["instruction"] is not None:
         settings = replace(settings, instruction=given["instruction"])
     data, tasks = _data(given), find_tasks(given["mteb"])
+    load_tasks(tasks)
     results = run(data, (models, rerankers), settings, Watch(progress, note))
     sources = {each.label: each.source for each in (*models, *rerankers)}
     asked = Asked(settings, sources, given["baseline"], given["seed"])
     compared = compare(results, asked.baseline, asked.seed)
-    made = report(asked, results, compared, run_tasks(tasks, models, settings))
-    if given["json_file"]:
-        given["json_file"].write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n")
+    scores = run_tasks(tasks, models, settings)
+    _leave(report(asked, results, compared, scores.records), given, scores.failure)
+
+
+def _leave(made: dict[str, Any], given: dict[str, Any], failure: EmbedfleetError | None) -> None:
+    """Print a report and write its files: all that can be left of hours, whatever else fails.
+
+    Raises:
+        click.ClickException: What failed on the way, or does here.
+    """
     print_report(made)
+    failures = [] if failure is None else [failure.message]
+    if given["json_file"]:
+        text = json.dumps(made, indent=2, ensure_ascii=False) + "\n"
+        with _kept(failures):
+            write_file("--json", given["json_file"], lambda file: file.write(text.encode()))
     if given["plot_file"]:
-        plot(made, given["plot_file"])
+        with _kept(failures):
+            write_file("--plot", given["plot_file"], lambda file: plot(made, file))
+    if failures:
+        raise click.ClickException("\n".join(failures))
+
+
+@contextmanager
+def _kept(failures: list[str]) -> Iterator[None]:
+    """Keep what a failure says until the rest is done."""
+    try:
+        yield
+    except click.ClickException as failure:
+        failures.append(failure.message)
 
 
 def _candidates(named: Sequence[tuple[str, str]]) -> tuple[Candidate, ...]:
@@ -188,6 +217,10 @@ def _check(
     for option, file in (("--json", given["json_file"]), ("--plot", given["plot_file"])):
         if file and not file.absolute().parent.is_dir():
             raise click.UsageError(f"{option} is {file}, but there is no folder {file.parent}.")
+        if file:
+            try_file(option, file)
+    if given["plot_file"]:
+        needed("matplotlib.figure")
     labels = [each.label for each in (*models, *rerankers)]
     for label in labels:
         if labels.count(label) > 1 or label == BM25:

@@ -6,15 +6,29 @@ mteb tells no value by query, so these scores have no bounds.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from embedfleet.errors import FetchFailed, InvalidRequest
+from embedfleet.errors import EmbedfleetError, EngineError, FetchFailed, InvalidRequest
 from embedfleet.evaluation.extra import needed
 from embedfleet.evaluation.mteb_model import MtebEmbedder
 from embedfleet.evaluation.settings import Candidate, Settings
 
-__all__ = ["find_tasks", "run_tasks"]
+__all__ = ["TaskScores", "find_tasks", "load_tasks", "run_tasks"]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskScores:
+    """What tasks gave.
+
+    Attributes:
+        records: By model, task, split and subset: the main score, as reports hold it.
+        failure: What ended it early; None if every task was run.
+    """
+
+    records: tuple[dict[str, object], ...] = ()
+    failure: EmbedfleetError | None = None
 
 
 def find_tasks(names: Sequence[str]) -> list[Any]:
@@ -36,46 +50,67 @@ def find_tasks(names: Sequence[str]) -> list[Any]:
     return [known[name] for name in names]
 
 
+def load_tasks(tasks: Sequence[Any]) -> None:
+    """Load the data of every task, before anything is computed.
+
+    Raises:
+        FetchFailed: A task's data cannot be loaded.
+    """
+    for task in tasks:
+        try:
+            task.load_data()
+        except (OSError, RuntimeError) as error:  # the hub's and the data library's are OSErrors
+            raise FetchFailed(
+                f"The data of mteb's task {task.metadata.name} cannot be loaded: {error}. Check "
+                "the network, or measure a folder with --data."
+            ) from error
+
+
 def run_tasks(
     tasks: Sequence[Any], candidates: Sequence[Candidate], settings: Settings
-) -> list[dict[str, object]]:
-    """Run every task with every embedder.
+) -> TaskScores:
+    """Run every task with every embedder, up to the first that fails.
 
     Args:
         tasks: Of mteb.
         candidates: Embedders.
         settings: Engine options and the limit of documents.
-
-    Returns:
-        By model, task, split and subset: the main score, as reports hold it.
-
-    Raises:
-        FetchFailed: A task's data cannot be loaded.
     """
     records: list[dict[str, object]] = []
-    for candidate in candidates if tasks else ():
-        model = MtebEmbedder(
-            candidate.source,
-            max_document_tokens=settings.max_document_tokens,
-            options=settings.options,
-        )
-        try:
-            for task in tasks:
-                _load(task)
-                records.extend(_run(task, model, candidate.label))
-        finally:
-            model.close()
-    return records
-
-
-def _load(task: Any) -> None:
     try:
-        task.load_data()
-    except (OSError, RuntimeError) as error:  # the hub's and the data library's own are OSErrors
-        raise FetchFailed(
-            f"The data of mteb's task {task.metadata.name} cannot be loaded: {error}. Check the "
-            "network, or measure a folder with --data."
-        ) from error
+        for candidate in candidates if tasks else ():
+            _run_all(tasks, candidate, settings, records)
+    except EmbedfleetError as failure:
+        return TaskScores(tuple(records), failure)
+    return TaskScores(tuple(records))
+
+
+def _run_all(
+    tasks: Sequence[Any],
+    candidate: Candidate,
+    settings: Settings,
+    records: list[dict[str, object]],
+) -> None:
+    """Add the scores of each task with one embedder as they come."""
+    model = MtebEmbedder(
+        candidate.source,
+        max_document_tokens=settings.max_document_tokens,
+        options=settings.options,
+    )
+    try:
+        load_tasks(tasks)
+        for task in tasks:
+            try:
+                records.extend(_run(task, model, candidate.label))
+            except EmbedfleetError:
+                raise
+            except Exception as error:  # a task's code is mteb's, and may raise anything
+                raise EngineError(
+                    f"mteb's task {task.metadata.name} failed with {candidate.label}: "
+                    f"{type(error).__name__}: {error}. Leave it out, or ask mteb about it."
+                ) from error
+    finally:
+        model.close()
 
 
 def _run(task: Any, model: MtebEmbedder, label: str) -> list[dict[str, object]]:

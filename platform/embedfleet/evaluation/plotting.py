@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from embedfleet.evaluation.comparing import MEAN
 from embedfleet.evaluation.extra import needed
@@ -33,7 +33,7 @@ _BASELINE: Final = "#4b5563"
 _INCHES: Final = (9.6, 5.6)
 
 
-def plot(report: Mapping[str, Any], file: Path) -> None:
+def plot(report: Mapping[str, Any], file: Path | BinaryIO) -> None:
     """Write the picture as PNG.
 
     Args:
