@@ -107,11 +107,11 @@ def test_cached_gradients_give_the_same_losses(place: Path, cache: str) -> None:
     assert losses(place / cache) == pytest.approx(losses(place / "whole"), abs=1e-5)
 
 
-def test_only_so_many_checkpoints_stay_and_only_the_newest_can_go_on(place: Path) -> None:
+def test_only_so_many_checkpoints_stay_and_the_newest_two_can_go_on(place: Path) -> None:
     run(place, checkpoints={"everySteps": 1, "keep": 3})
     kept = sorted((place / "run" / "checkpoints").iterdir())
     assert [each.name for each in kept] == ["step-00000004", "step-00000005", "step-00000006"]
-    assert [(each / "training").is_dir() for each in kept] == [False, False, True]
+    assert [(each / "training").is_dir() for each in kept] == [False, True, True]
     assert all((each / "model.safetensors").is_file() for each in kept)
 
 
@@ -127,13 +127,56 @@ def test_what_was_half_written_is_not_taken_for_a_checkpoint(place: Path) -> Non
     assert not list(checkpoints.glob(".*"))
 
 
-def test_a_damaged_checkpoint_is_named(place: Path) -> None:
+def damage(place: Path, step: int) -> Path:
+    folder = place / "run" / "checkpoints" / f"step-{step:08d}"
+    state = folder / "training" / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:100])
+    return folder
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(place: Path) -> None:
+    whole = run(place, "whole")
     with pytest.raises(Killed):
         run(place, watcher=Killer(5))
-    state = place / "run" / "checkpoints" / "step-00000004" / "training" / "state.safetensors"
-    state.write_bytes(state.read_bytes()[:100])
-    with pytest.raises(CheckpointError, match=r"step-00000004 cannot be read .* Remove that"):
+    damaged = damage(place, 4)
+    said = r"step-00000004 cannot be read .* Remove that folder to go on from step-00000002, or"
+    with pytest.raises(CheckpointError, match=said):
         run(place)
+    shutil.rmtree(damaged)
+    watcher = Quiet()
+    resumed = run(place, watcher=watcher)
+    assert watcher.done == 2
+    expected = weights(whole)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(resumed).items())
+
+
+def test_where_no_checkpoint_can_go_on_nothing_is_begun_again(place: Path) -> None:
+    every = {"checkpoints": {"everySteps": 1}}
+    with pytest.raises(Killed):
+        run(place, watcher=Killer(4), **every)
+    checkpoints = place / "run" / "checkpoints"
+    kept = [f"step-{step:08d}" for step in (1, 2, 3)]
+    assert sorted(each.name for each in checkpoints.iterdir()) == kept
+    shutil.rmtree(damage(place, 3))
+    damage(place, 2)
+    said = r"step-00000002 cannot be read .* No other has what training needs: choose another"
+    with pytest.raises(CheckpointError, match=said):
+        run(place, **every)
+    shutil.rmtree(checkpoints / "step-00000002")
+    with pytest.raises(CheckpointError, match="step-00000001 is a model without training/, which"):
+        run(place, **every)
+    assert [each.name for each in checkpoints.iterdir()] == ["step-00000001"]
+
+
+def test_what_pruning_had_begun_to_remove_is_removed(place: Path) -> None:
+    with pytest.raises(Killed):
+        run(place, watcher=Killer(5))
+    checkpoints = place / "run" / "checkpoints"
+    (checkpoints / "step-00000002" / "training").rename(
+        checkpoints / "step-00000002" / ".training.partial"
+    )
+    run(place)
+    assert not list(checkpoints.rglob(".*.partial"))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 Each is written beside its place, flushed to the disk and renamed, so that a kill or a full disk
 at any moment leaves the last good one. A checkpoint is a model that can be served or merged; what
-training needs to go on lies in it under `training/`, kept for the newest only.
+training needs to go on lies in it under `training/`, kept for the newest two: weights and two
+moments, 12 bytes for each number that is trained. While a third is written all three are there.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ __all__ = ["ModelFiles", "Restored", "Store"]
 
 _STEP: Final = re.compile(r"step-(\d{8})")
 _TRAINING: Final = "training"
+_RESUMABLE: Final = 2
+"""Checkpoints that keep their training state: one may turn out to be damaged."""
 _STATE: Final = "state.safetensors"
 _PROGRESS: Final = "progress.json"
 _ABOUT: Final = "training.json"
@@ -81,27 +84,44 @@ class Store:
         self._keep = keep
 
     def newest(self) -> Path | None:
-        """Return the newest whole checkpoint."""
-        found = self._all()
+        """Return the newest whole checkpoint that a run can go on from."""
+        found = self._resumable()
         return found[-1] if found else None
 
     def restore(self) -> Restored | None:
         """Read where the newest checkpoint ended; None if there is none.
 
         Raises:
-            CheckpointError: It is damaged.
+            CheckpointError: It is damaged, or none keeps what training needs.
         """
         folder = self.newest()
         if folder is None:
+            self._refuse_models_only()
             return None
         try:
             progress = json.loads((folder / _TRAINING / _PROGRESS).read_bytes())
             return Restored(int(progress["step"]), load_file(folder / _TRAINING / _STATE), progress)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
+            before = self._resumable()[:-1]
+            move = (
+                f"Remove that folder to go on from {before[-1].name}, or choose"
+                if before
+                else "No other has what training needs: choose"
+            )
             raise CheckpointError(
-                f"{folder} cannot be read ({error}), so the run cannot go on from it. Remove that "
-                "folder to go on from the one before, or choose another output.folder."
+                f"{folder} cannot be read ({error}), so the run cannot go on from it. {move} "
+                "another output.folder."
             ) from error
+
+    def _refuse_models_only(self) -> None:
+        """Refuse to begin again above checkpoints of a run, which it would replace."""
+        models = self._all()
+        if models:
+            raise CheckpointError(
+                f"{models[-1]} is a model without {_TRAINING}/, which training needs to go on, and "
+                "so is every checkpoint before it. Choose another output.folder, or remove "
+                f"{self._checkpoints} to begin again in this one."
+            )
 
     def save(
         self, step: int, model: ModelFiles, state: dict[str, Tensor], progress: Mapping[str, Any]
@@ -168,7 +188,7 @@ class Store:
 
     def clean(self) -> None:
         """Remove what a killed run had begun to write."""
-        for parent in (self.folder, self._checkpoints):
+        for parent in (self.folder, self._checkpoints, *self._all()):
             for left in parent.glob(".*.partial"):
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
 
@@ -177,13 +197,14 @@ class Store:
             return []
         return sorted(each for each in self._checkpoints.iterdir() if _STEP.fullmatch(each.name))
 
+    def _resumable(self) -> list[Path]:
+        return [each for each in self._all() if (each / _TRAINING).is_dir()]
+
     def _prune(self) -> None:
-        *older, _ = self._all()
-        for folder in older[: max(0, len(older) + 1 - self._keep)]:
+        for folder in self._all()[: -self._keep]:
             _remove(folder)
-        for folder in self._all()[:-1]:
-            if (folder / _TRAINING).is_dir():
-                _remove(folder / _TRAINING)
+        for folder in self._resumable()[:-_RESUMABLE]:
+            _remove(folder / _TRAINING)
 
     def _put(self, target: Path, write: Callable[[Path], None]) -> None:
         """Fill a folder beside its place, flush it, and rename it into place."""

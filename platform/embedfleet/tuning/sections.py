@@ -241,7 +241,8 @@ class Checkpoints(Part):
     every_steps: Annotated[int, Field(ge=1, le=10_000_000)] = 500
     """Steps between two checkpoints."""
     keep: Annotated[int, Field(ge=1, le=1000)] = 3
-    """The newest ones that stay; each is a model that can be served or merged."""
+    """The newest ones that stay; each is a model that can be served or merged, and the newest two
+    keep what a run goes on from: 12 bytes for each number that is trained."""
 
 
 class Workers(Part):
