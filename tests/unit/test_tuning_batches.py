@@ -28,7 +28,10 @@ RERANKER = Tokenizer.load(resolve("embedded/reranker"))
 
 
 def source(tmp_path: Path, share: Share | None = None, size: int = 6, **more: Any) -> Source:
-    file = write_examples(tmp_path / "data.jsonl", 24, **more)
+    return read_source(write_examples(tmp_path / "data.jsonl", 24, **more), share, size)
+
+
+def read_source(file: Path, share: Share | None = None, size: int = 6) -> Source:
     settings = EmbedderSettings.model_validate_json(
         json.dumps(
             {
@@ -155,6 +158,35 @@ def test_missing_negatives_are_positives_of_other_queries(tmp_path: Path) -> Non
         ]
         assert len(set(texts)) == 4
         assert set(texts) <= others - {example.positives[0]}
+
+
+def test_no_answer_that_an_example_lists_is_judged_no(tmp_path: Path) -> None:
+    both, seine = "Paris is the capital.", "The capital is Paris,\nat the Se\u00efne."
+    lines = [
+        {"query": "capital of France", "positives": [both, seine]},
+        # The same text, written apart and with white space around it.
+        {
+            "query": "city at the Seine",
+            "positives": [" The capital is Paris,\nat the Sei\u0308ne. "],
+        },
+        {"query": "capital of France ", "positives": ["Paris."]},
+        {"query": "capital of Peru", "positives": ["Lima."]},
+    ]
+    file = tmp_path / "data.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    batches = RerankerBatches(read_source(file, size=4), RerankerSequence(), RERANKER, 32_768)
+    drawn_positives = set()
+    for step in range(8):
+        batch = batches.batch(step)
+        assert isinstance(batch.rows, PairRows)
+        judged: dict[int, set[str]] = {0: set(), 1: set()}
+        for pair, label in zip(batch.sequences, batch.rows.labels.tolist(), strict=True):
+            query, document = RERANKER.decode(pair).split("<Query>: ")[1].split("\n<Document>: ")
+            if query.strip() == "capital of France":
+                judged[label].add(document.removesuffix(RERANK_SUFFIX))
+        assert judged[0] == {"Lima."}
+        drawn_positives |= judged[1]
+    assert drawn_positives == {both, seine, "Paris."}  # each is drawn in some step
 
 
 def test_a_long_query_of_a_pair_loses_its_end(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ worker draws the same step and takes its own part of it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -23,6 +23,7 @@ from embedfleet.tuning.batches import ContrastiveRows, PairRows, Share, TokenBat
 from embedfleet.tuning.contrast import document_ids
 from embedfleet.tuning.corpus import Corpus
 from embedfleet.tuning.examples import Example
+from embedfleet.tuning.identity import text_key
 from embedfleet.tuning.sampling import Plan
 from embedfleet.tuning.sections import EmbedderSequence, RerankerSequence
 
@@ -49,12 +50,12 @@ class Source:
     seed: int
 
     def drawn(self, step: int) -> tuple[list[Example], npt.NDArray[np.int64]]:
-        """Read a step's examples, of all workers, each with the one positive drawn for it."""
+        """Read a step's examples, of all workers, each with the positive drawn for it first."""
         draw = self.plan.draw(step)
         count = len(draw.rows) // self.share.workers * self.share.workers
         rows = draw.rows[:count]
         examples = [
-            replace(example, positives=(example.positives[chosen],))
+            replace(example, positives=_first(example.positives, chosen))
             for example, chosen in zip(
                 self.corpus.read(rows), draw.positives[:count].tolist(), strict=True
             )
@@ -67,6 +68,30 @@ class Source:
             return texts
         order = np.random.default_rng([self.seed, _NEGATIVES, step, row])
         return tuple(texts[i] for i in np.sort(order.choice(len(texts), limit, replace=False)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What tells whether a text of a step's examples answers a query.
+
+    Attributes:
+        queries: Key of each example's query.
+        documents: Key of the positive that was drawn for each.
+        answers: By a query's key, those of all positives of all examples that ask it.
+    """
+
+    queries: tuple[str, ...]
+    documents: tuple[str, ...]
+    answers: Mapping[str, frozenset[str]]
+
+    @classmethod
+    def of(cls, drawn: Sequence[Example]) -> _Known:
+        queries = tuple(text_key(example.query) for example in drawn)
+        answers: defaultdict[str, set[str]] = defaultdict(set)
+        for query, example in zip(queries, drawn, strict=True):
+            answers[query].update(map(text_key, example.positives))
+        documents = tuple(text_key(example.positives[0]) for example in drawn)
+        return cls(queries, documents, {query: frozenset(own) for query, own in answers.items()})
 
 
 class EmbedderBatches:
@@ -153,13 +178,15 @@ class RerankerBatches:
     def batch(self, step: int) -> TokenBatch:
         """Draw, read and tokenize a step's examples; the same for the same step."""
         drawn, rows = self._source.drawn(step)
+        known = _Known.of(drawn)
         negatives = [
-            self._negatives(drawn, place, step, int(rows[place])) for place in range(len(drawn))
+            self._negatives(drawn, known, place, step, int(rows[place]))
+            for place in range(len(drawn))
         ]
         tokenized: list[Tokenized] = []
         labels: list[int] = []
         for place in self._source.share.part(len(drawn)):
-            documents = (*drawn[place].positives, *negatives[place])
+            documents = (drawn[place].positives[0], *negatives[place])
             tokenized.extend(self._tokens(drawn[place], documents))
             labels.extend([1] + [0] * len(negatives[place]))
         return TokenBatch(
@@ -173,7 +200,7 @@ class RerankerBatches:
         )
 
     def _negatives(
-        self, drawn: Sequence[Example], place: int, step: int, row: int
+        self, drawn: Sequence[Example], known: _Known, place: int, step: int, row: int
     ) -> tuple[str, ...]:
         """Take an example's negatives, and where they are few, positives of other queries."""
         example, limit = drawn[place], self._sequence.negatives
@@ -181,13 +208,13 @@ class RerankerBatches:
         if len(taken) == limit:
             return taken
         order = np.random.default_rng([self._source.seed, _NEGATIVES, step, row])
-        known = {*taken, *example.positives}
+        left_out = {*map(text_key, taken), *known.answers[known.queries[place]]}
         more: list[str] = []
         for other in order.permutation(len(drawn)):
-            text = drawn[other].positives[0]
-            if drawn[other].query != example.query and text not in known:
-                known.add(text)
-                more.append(text)
+            key = known.documents[other]
+            if key not in left_out:
+                left_out.add(key)
+                more.append(drawn[other].positives[0])
             if len(taken) + len(more) == limit:
                 break
         return (*taken, *more)
@@ -229,6 +256,11 @@ def _contrastive_rows(documents: Sequence[str], counts: Sequence[int]) -> Contra
     found = torch.from_numpy(places)
     negative_ids = ids[(found - size).clamp_min(0)] if widest else found
     return ContrastiveRows(size, found, torch.from_numpy(mask), ids[:size], negative_ids)
+
+
+def _first(texts: tuple[str, ...], chosen: int) -> tuple[str, ...]:
+    """Put one text before the others."""
+    return (texts[chosen], *texts[:chosen], *texts[chosen + 1 :])
 
 
 def _good(outcomes: Sequence[Tokenized | EmbedfleetError]) -> list[Tokenized]:
