@@ -1,11 +1,12 @@
 """One of two processes that train together: `python gloo_runs.py WHAT RANK FOLDER`.
 
 FOLDER holds `tune.yaml` of an embedder; WHAT is one of `PARTS`. Meets the other process by a file
-named after it.
+beside its output that is named after both.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +27,7 @@ from embedfleet.tuning.training import train
 from embedfleet.tuning.workers import Worker
 
 NUM_WORKERS = 2
+KILLED = 9
 PATIENCE = timedelta(seconds=60)
 """For the other process: one that waits for a message never sent ends after it."""
 
@@ -33,6 +35,22 @@ PATIENCE = timedelta(seconds=60)
 def train_together(settings: EmbedderSettings, worker: Worker) -> None:
     """Train to the end."""
     train(settings, worker, Quiet())
+
+
+class Killed(Quiet):
+    """Ends this process after a checkpoint, as a kill would; the others then wait in vain."""
+
+    def saved(self, folder: Path) -> None:
+        if folder.name == "step-00000004":
+            os._exit(KILLED)
+
+
+def train_until_killed(settings: EmbedderSettings, worker: Worker) -> None:
+    """Train until the leading worker is gone, and end as its peers do then."""
+    try:
+        train(settings, worker, Killed())
+    except RuntimeError:  # what gloo raises where the other end is closed
+        os._exit(KILLED)
 
 
 def step_together(settings: EmbedderSettings, worker: Worker) -> None:
@@ -65,15 +83,15 @@ def _padded_tokens(settings: EmbedderSettings, rank: int) -> int:
     return sum(part.token_ids.numel() for part in micro_batches(sequences, limit))
 
 
-PARTS = {"train": train_together, "step": step_together}
+PARTS = {"train": train_together, "kill": train_until_killed, "step": step_together}
 
 
 def main() -> None:
     what, rank, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
-    store = f"file://{folder}/{what}.store"
-    dist.init_process_group("gloo", store, rank=rank, world_size=NUM_WORKERS, timeout=PATIENCE)
     settings = read_settings(folder / "tune.yaml", Role.EMBEDDER)
     assert isinstance(settings, EmbedderSettings)
+    store = f"file://{settings.output.folder}.{what}"
+    dist.init_process_group("gloo", store, rank=rank, world_size=NUM_WORKERS, timeout=PATIENCE)
     sharded = settings.workers.strategy is Strategy.FSDP
     PARTS[what](settings, Worker(Share(rank, NUM_WORKERS), "cpu", sharded))
     dist.destroy_process_group()

@@ -33,8 +33,8 @@ def settings(place: Path, name: str, **sections: Any) -> Path:
     return write_settings(place / "tune.yaml", **(given | sections))
 
 
-def together(what: str, place: Path) -> None:
-    """Let both processes do their part, and take what they say if one fails."""
+def together(what: str, place: Path, code: int = 0) -> None:
+    """Let both processes do their part, to the same exit code, or tell what they said."""
     workers = [
         subprocess.Popen(
             [sys.executable, str(PROGRAM), what, str(rank), str(place)],
@@ -44,7 +44,7 @@ def together(what: str, place: Path) -> None:
         for rank in range(gloo_runs.NUM_WORKERS)
     ]
     said = [worker.communicate(timeout=300)[1] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], "\n".join(said)
+    assert [worker.returncode for worker in workers] == [code, code], "\n".join(said)
 
 
 def alone(file: Path) -> None:
@@ -68,6 +68,18 @@ def test_two_workers_with_adapters_learn_what_one_does(place: Path, strategy: st
     for name, tensor in weights(place, "both").items():
         assert torch.allclose(tensor, expected[name], atol=2e-4), name
     assert any(not torch.equal(tensor, first[name]) for name, tensor in expected.items())
+
+
+def test_each_worker_drops_out_what_it_would_have_where_it_goes_on(place: Path) -> None:
+    given = {"lora": {"rank": 2, "dropout": 0.3}, "workers": {"count": 2}}
+    settings(place, "whole", **given)
+    together("train", place)
+    settings(place, "killed", **given)
+    together("kill", place, gloo_runs.KILLED)
+    together("train", place)
+    assert losses(place / "killed") == losses(place / "whole")
+    expected = weights(place, "whole")
+    assert all(torch.equal(t, expected[name]) for name, t in weights(place, "killed").items())
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])

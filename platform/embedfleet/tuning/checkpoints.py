@@ -60,7 +60,7 @@ class Restored:
 
     Attributes:
         step: Steps that are done.
-        state: Tensors of weights, optimizer and random numbers by name.
+        state: Tensors of weights and optimizer by name.
         progress: What else was kept.
     """
 

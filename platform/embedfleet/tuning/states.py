@@ -1,4 +1,4 @@
-"""What training needs to go on, as tensors by name: weights, moments, random numbers."""
+"""What training needs to go on, as tensors by name: weights and moments."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ def all_weights(model: TrainedModel) -> dict[str, Tensor]:
 
 def capture(model: TrainedModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Copy the state of what is trained to the CPU; every worker has to call it."""
-    state: dict[str, Tensor] = {"random.cpu": torch.get_rng_state()}
-    if next(model.parameters()).device.type == "cuda":
-        state["random.cuda"] = torch.cuda.get_rng_state()
+    state: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             state[f"weight.{name}"] = whole(parameter.detach()).cpu()
@@ -56,6 +54,3 @@ def restore(
             step = state[f"step.{name}"]
             moments = {key: local_like(state[f"{key}.{name}"], parameter) for key in _MOMENTS}
             optimizer.state[parameter] = {"step": step.to(parameter.device), **moments}
-    torch.set_rng_state(state["random.cpu"])
-    if "random.cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["random.cuda"])

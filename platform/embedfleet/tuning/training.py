@@ -1,8 +1,8 @@
 """A run from its settings to a finished model: go on from the last checkpoint, learn, save.
 
 The same function runs in the calling process and in every worker of a cluster; it knows a process
-group if there is one, but not who started it. All that is drawn depends on the step alone, so a
-run that was killed goes on as if it had not been.
+group if there is one, but not who started it. All that is drawn depends on the step and the worker
+alone, so a run that was killed goes on as if it had not been.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, TextIO
 
+import numpy as np
 import torch
 
 from embedfleet.errors import TrainingStopped
@@ -76,7 +77,6 @@ def train(settings: EmbedderSettings | RerankerSettings, worker: Worker, watcher
     before = agreed(lambda: load_record(store.folder), worker.leads)
     record = agreed(lambda: _begin(prepared, store, before, whole), worker.leads)
     run = _Run(prepared, store, record, worker)
-    torch.manual_seed(settings.seed + worker.share.rank)  # workers drop out different inputs
     run.resume()
     if worker.leads:
         watcher.began(run.step, record.num_steps, record.whole_tokens)
@@ -147,6 +147,7 @@ class _Run:
         share = learning_rate_share(batch.step, self._record.num_steps, self._settings)
         for group in self._optimizer.param_groups:
             group["lr"] = group["peak"] * share
+        torch.manual_seed(_dropout_seed(self._settings.seed, batch.step, self._worker.share.rank))
         done = self._stepper.gradients(batch)
         if not done.finite:
             raise self._stopped(batch, done)
@@ -195,6 +196,11 @@ class _Run:
             dtype=torch.bfloat16 if bfloat16 else torch.float32,
             weights=lambda: merged_state(model, weights),
         )
+
+
+def _dropout_seed(seed: int, step: int, rank: int) -> int:
+    """Give what a worker's dropout is drawn from in a step, whatever was drawn before it."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0])
 
 
 def _begin(
