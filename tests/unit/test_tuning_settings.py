@@ -72,6 +72,15 @@ def test_values_are_replaced_by_path(tmp_path: Path) -> None:
         ("workers: {strategy: zero}", "workers.strategy is zero: must be one of ddp, fsdp."),
         ("optimizer: {learningRate: 0}", "optimizer.learningRate is 0: must be more than 0."),
         ("sampling: {temperature: 0.5}", "sampling.temperature is 0.5: must be at least 1."),
+        (
+            "batch: {size: 6}\nworkers: {count: 4}",
+            "batch.size is 6: must be a multiple of workers.count, which is 4. Take 4 or 8, or",
+        ),
+        (
+            "batch: {size: 2}\nworkers: {count: 4}",
+            "batch.size is 2: must be a multiple of workers.count, which is 4. Take 4, or change",
+        ),
+        ("workers: {count: 3}", "batch.size is 256: must be a multiple of workers.count, which"),
         ("seed: -1", "seed is -1: must be at least 0. Raise it."),
     ],
 )

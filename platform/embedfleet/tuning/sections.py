@@ -163,7 +163,7 @@ class Batch(Part):
     """What one step learns from."""
 
     size: Annotated[int, Field(ge=2, le=1_048_576)] = 256
-    """Examples of a step, over all workers."""
+    """Examples of a step, over all workers, who each take as many."""
     micro_batch_tokens: Annotated[int, Field(ge=64, le=4_194_304)] | None = None
     """Tokens, padding included, that pass through the model at once. Default: by the device."""
     cache_gradients: CacheGradients = CacheGradients.AUTO

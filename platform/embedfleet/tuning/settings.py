@@ -6,7 +6,7 @@ Folders and files are relative to where the command runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Final
 
@@ -14,7 +14,7 @@ from pydantic import Field
 
 from embedfleet.errors import InvalidManifest, Problem
 from embedfleet.messages import Role
-from embedfleet.resources.base import Part
+from embedfleet.resources.base import Part, Violation
 from embedfleet.resources.problems import judge
 from embedfleet.tuning.documents import lay_over, only_document
 from embedfleet.tuning.sections import (
@@ -72,6 +72,17 @@ class TuneSettings(Part):
     """Of sampling and of dropout."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """CPU threads of each worker. Default: its cores."""
+
+    def violations(self) -> Iterator[Violation]:
+        """Workers share a batch out evenly."""
+        size, count = self.batch.size, self.workers.count
+        if size % count:
+            near = [each for each in (size // count * count, (size // count + 1) * count) if each]
+            yield Violation(
+                "batch.size", size, f"must be a multiple of workers.count, which is {count}",
+                f"Take {' or '.join(map(str, near))}, or change workers.count.",
+                ("workers.count",),
+            )  # fmt: skip
 
 
 class EmbedderSettings(TuneSettings):
