@@ -44,15 +44,15 @@ def test_values_are_replaced_by_path(tmp_path: Path) -> None:
     given = {
         "schedule.steps": 25,
         "optimizer.learningRate": 1e-3,
-        "lora.rank": 4,
         "freeze": ["embed_tokens"],
     }
     settings = read_settings(written(tmp_path, LEAST), Role.EMBEDDER, given)
     assert settings.schedule.steps == 25
     assert settings.optimizer.learning_rate == 1e-3
-    assert settings.lora is not None
-    assert settings.lora.rank == 4
     assert settings.freeze == ("embed_tokens",)
+    adapted = read_settings(written(tmp_path, LEAST), Role.EMBEDDER, {"lora.rank": 4})
+    assert adapted.lora is not None
+    assert adapted.lora.rank == 4
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,14 @@ def test_values_are_replaced_by_path(tmp_path: Path) -> None:
             "batch.size is 2: must be a multiple of workers.count, which is 4. Take 4, or change",
         ),
         ("workers: {count: 3}", "batch.size is 256: must be a multiple of workers.count, which"),
+        (
+            "lora: {rank: 4}\nfreeze: [embed_tokens, layers.0.]",
+            "freeze is embed_tokens, layers.0.: stands beside lora, which trains adapters only",
+        ),
+        (
+            "lora: {}\noptimizer: {embeddingLearningRate: 0.001}",
+            "optimizer.embeddingLearningRate is 0.001: stands beside lora, which trains adapters",
+        ),
         ("seed: -1", "seed is -1: must be at least 0. Raise it."),
     ],
 )

@@ -61,7 +61,7 @@ class TuneSettings(Part):
     gradient_checkpointing: bool = False
     """Whether layers are computed again for their gradients, to save memory."""
     lora: Lora | None = None
-    """Adapters instead of all weights."""
+    """Adapters instead of all weights; `freeze` and a rate for embeddings have no place then."""
     freeze: tuple[str, ...] = ()
     """Beginnings of names of weights that stay as they are, such as `embed_tokens`."""
     checkpoints: Checkpoints = Checkpoints()
@@ -74,7 +74,7 @@ class TuneSettings(Part):
     """CPU threads of each worker. Default: its cores."""
 
     def violations(self) -> Iterator[Violation]:
-        """Workers share a batch out evenly."""
+        """Workers share a batch out evenly; beside adapters nothing is trained."""
         size, count = self.batch.size, self.workers.count
         if size % count:
             near = [each for each in (size // count * count, (size // count + 1) * count) if each]
@@ -83,6 +83,15 @@ class TuneSettings(Part):
                 f"Take {' or '.join(map(str, near))}, or change workers.count.",
                 ("workers.count",),
             )  # fmt: skip
+        if self.lora is not None:
+            rate = self.optimizer.embedding_learning_rate
+            rest = "stands beside lora, which trains adapters only and leaves all else as it is"
+            if self.freeze:
+                names = ", ".join(self.freeze)
+                yield Violation("freeze", names, rest, "Keep one of them.", ("lora",))
+            if rate is not None:
+                field = "optimizer.embeddingLearningRate"
+                yield Violation(field, rate, rest, "Keep one of them.", ("lora",))
 
 
 class EmbedderSettings(TuneSettings):
