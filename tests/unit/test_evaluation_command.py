@@ -100,6 +100,13 @@ def test_a_file_that_takes_no_more_costs_no_result(
         (["--model", "=x", "--data", "."], "must be LABEL=SOURCE or SOURCE"),
         ([*RERANKER, "--similarity", "x.tsv"], "--reranker needs documents to order"),
         ([*RERANKER, "--data", ".", "--plot", "x.png"], "--plot shows retrieval"),
+        (
+            [*RERANKER, "--data", ".", "--similarity", "x.tsv"],
+            "--similarity is for embedders: name",
+        ),
+        ([*RERANKER, "--data", ".", "--mteb", "STS12"], "--mteb is for embedders: name one with"),
+        ([*RERANKER, "--data", ".", "--ablate", "instruction"], "--ablate is for embedders: name"),
+        ([*RERANKER, "--data", ".", "--dimensions", "32"], "--dimensions is for embedders: name"),
         ([*MODEL, "--data", ".", "--json", "/no/such/x.json"], "there is no folder /no/such"),
         ([*MODEL, "--data", ".", "--json", "/proc/x.json"], "--json is /proc/x.json, which cannot"),
         ([*MODEL, "--data", ".", "--plot", "/proc/x.png"], "--plot is /proc/x.png, which cannot"),

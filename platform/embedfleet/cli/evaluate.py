@@ -31,6 +31,7 @@ from embedfleet.evaluation.similarity import read_pairs
 __all__ = ["evaluate"]
 
 DEFAULTS = Settings()
+OF_EMBEDDERS = ("similarity", "mteb", "ablate", "dimensions")
 
 
 @click.command()
@@ -214,6 +215,9 @@ def _check(
         raise click.UsageError("--plot shows retrieval: it needs --model and --data.")
     if not models and not rerankers:
         raise click.UsageError("Name a model with --model SOURCE, or --reranker SOURCE.")
+    for name in () if models else OF_EMBEDDERS:
+        if given[name]:
+            raise click.UsageError(f"--{name} is for embedders: name one with --model SOURCE.")
     for option, file in (("--json", given["json_file"]), ("--plot", given["plot_file"])):
         if file and not file.absolute().parent.is_dir():
             raise click.UsageError(f"{option} is {file}, but there is no folder {file.parent}.")
