@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,8 @@ from embedfleet.errors import CheckpointError
 from embedfleet.messages import InputType
 from embedfleet.tuning.examples import Example, read_examples
 from embedfleet.tuning.synthesis.answers import Reason
+from embedfleet.tuning.synthesis.calling import Question, Unanswered
+from embedfleet.tuning.synthesis.chat import key_of
 from embedfleet.tuning.synthesis.costs import cost_of, counter_of, estimate, num_tokens
 from embedfleet.tuning.synthesis.drawing import Draw
 from embedfleet.tuning.synthesis.files import write_examples, write_rejected
@@ -23,6 +27,7 @@ from embedfleet.tuning.synthesis.filtering import Judged, cosines, keep_close, w
 from embedfleet.tuning.synthesis.journal import Journal
 from embedfleet.tuning.synthesis.passages import Passage
 from embedfleet.tuning.synthesis.prompts import Configuration, Difficulty, choosing, writing
+from embedfleet.tuning.synthesis.replies import Completion, Ending
 from embedfleet.tuning.synthesis.report import (
     HISTOGRAM_EDGES,
     Counts,
@@ -37,7 +42,7 @@ from embedfleet.tuning.synthesis.settings import (
     SynthesisSettings,
     Task,
 )
-from embedfleet.tuning.synthesis.steps import Draft, Rejection
+from embedfleet.tuning.synthesis.steps import Draft, Rejection, synthesize_query
 
 SPENDING = Spending(9, 1, 1, 900, 90, 0, None, "")
 
@@ -201,6 +206,56 @@ def test_an_estimate_counts_what_is_sent(tmp_path: Path) -> None:
     assert found.most_completion_tokens == 4 * 100
     prices = Prices(prompt_per_million=1.0, completion_per_million=1.0)
     assert found.cost(prices) < found.most_cost(prices)
+
+
+CHOICE = '{"task": "sts", "persona": 1, "question_type": null, "difficulty": "university"}'
+QUERY = '{"query": "tides"}'
+
+
+def refused() -> Completion:
+    return Completion("no", Ending.REFUSED)
+
+
+@pytest.mark.parametrize(
+    ("choices", "queries", "expected"),
+    [
+        # Answers so far of the first step and of the second: queries, questions left, answered.
+        ([], [], (1, 2, 0)),
+        ([Completion("Sure! {}")], [], (1, 2, 1)),
+        ([Completion("Sure! {}"), Completion("{}")], [], (0, 0, 2)),
+        ([Completion("Sure! {}"), Completion(CHOICE)], [], (1, 1, 2)),
+        ([refused()], [], (0, 0, 1)),
+        ([Completion(CHOICE)], [], (1, 1, 1)),
+        ([Completion(CHOICE)], [Completion("tides")], (1, 1, 2)),
+        ([Completion(CHOICE)], [Completion("tides"), Completion(QUERY)], (0, 0, 3)),
+        ([Completion(CHOICE)], [Completion("tides"), Completion("tides!")], (0, 0, 3)),
+        ([Completion(CHOICE)], [refused()], (0, 0, 2)),
+    ],
+)
+async def test_an_estimate_goes_on_where_the_journal_ends(
+    tmp_path: Path,
+    choices: list[Completion],
+    queries: list[Completion],
+    expected: tuple[int, int, int],
+) -> None:
+    given, drawn = settings(), draft("q").draw
+    unanswered = [*choices, *queries]
+
+    async def answer(question: Question, take: Callable[[Completion], Any]) -> Any:
+        """Note what is there, as a run would have until it was killed."""
+        if not unanswered:
+            raise Unanswered
+        completion = unanswered.pop(0)
+        key = key_of(given.endpoint, question.prompt, question.number)
+        await journal.keep(key, question.passage, question.prompt.name, completion)
+        return take(completion)
+
+    with Journal.open(tmp_path) as journal:
+        with suppress(Unanswered):
+            await synthesize_query(drawn, answer)
+        assert not unanswered
+        found = estimate([drawn], journal, given, num_tokens)
+    assert (found.num_queries, found.num_questions, found.num_answered) == expected
 
 
 def test_counting_with_a_tokenizer(tmp_path: Path) -> None:

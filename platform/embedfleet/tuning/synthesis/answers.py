@@ -14,15 +14,23 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from embedfleet.tuning.synthesis.drawing import Draw
-from embedfleet.tuning.synthesis.prompts import Configuration, Difficulty, QuestionType
+from embedfleet.tuning.synthesis.prompts import (
+    Configuration,
+    Difficulty,
+    Prompt,
+    QuestionType,
+    repairing,
+)
 from embedfleet.tuning.synthesis.replies import Completion, Ending
 from embedfleet.tuning.synthesis.settings import Task
 
-__all__ = ["Reason", "Unusable", "content_of", "read_choice", "read_query"]
+__all__ = ["Reason", "Unusable", "content_of", "read_choice", "read_query", "repair"]
 
 _THOUGHTS: Final = re.compile(r"^\s*<think>.*?</think>", re.S)
 _FENCE: Final = re.compile(r"^```\w*\s*\n(.*?)\n?\s*```$", re.S)
 _MAX_SHOWN: Final = 120
+_MAX_SENT_BACK: Final = 2_000
+"""Characters of a spoiled answer: it may be as long as the endpoint allows."""
 
 _Answer = TypeVar("_Answer", bound=BaseModel)
 
@@ -48,6 +56,8 @@ class Unusable(Exception):
         self.reason = reason
         self.flaw = flaw
 
+
+_REPAIRABLE: Final = frozenset({Reason.NOT_JSON, Reason.WRONG_FIELDS})
 
 _ENDINGS: Final = {
     Ending.CUT_OFF: (Reason.CUT_OFF, "it was cut off: raise endpoint.maxTokens"),
@@ -115,6 +125,14 @@ def read_query(content: str) -> str:
     if not query:
         raise Unusable(Reason.WRONG_FIELDS, "query is blank")
     return query
+
+
+def repair(prompt: Prompt, completion: Completion, unusable: Unusable) -> Prompt | None:
+    """Make the question that sends a spoiled answer back; None where asking again cannot help."""
+    if unusable.reason not in _REPAIRABLE:
+        return None
+    spoiled = completion.content[:_MAX_SENT_BACK].strip() or "(nothing)"
+    return repairing(prompt, spoiled, unusable.flaw)
 
 
 def _validated(kind: type[_Answer], content: str) -> _Answer:

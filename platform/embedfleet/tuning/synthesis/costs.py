@@ -1,20 +1,28 @@
 """What a synthesis costs: counted where the endpoint counts, estimated before.
 
-An estimate says what it rests on. It leaves out repeated requests and repaired answers, and gives
-beside what is expected the most that answers of the longest kind, each repaired once, could cost.
+An estimate says what it rests on. It leaves out repeated requests and repairs of answers that are
+not there yet, and gives beside what is expected the most that answers of the longest kind, each
+repaired once, could cost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from tokenizers import Tokenizer
 
 from embedfleet.errors import CheckpointError
-from embedfleet.tuning.synthesis.answers import Unusable, content_of, read_choice
+from embedfleet.tuning.synthesis.answers import (
+    Unusable,
+    content_of,
+    read_choice,
+    read_query,
+    repair,
+)
 from embedfleet.tuning.synthesis.chat import key_of
 from embedfleet.tuning.synthesis.drawing import Draw
 from embedfleet.tuning.synthesis.journal import Journal
@@ -32,6 +40,8 @@ __all__ = ["Counter", "Estimate", "cost_of", "counter_of", "estimate", "num_toke
 
 Counter = Callable[[str], int]
 """Counts the tokens of a text."""
+
+T = TypeVar("T")
 
 _MILLION: Final = 1_000_000
 _CHOICE_TOKENS: Final = 40
@@ -117,39 +127,40 @@ def estimate(
     found = Estimate()
     most = settings.endpoint.max_tokens
 
-    def answered(prompt: Prompt, draw: Draw) -> bool:
-        known = journal.answer(key_of(settings.endpoint, prompt, draw.number)) is not None
-        found.num_answered += known
-        return known
+    def follow(prompt: Prompt, draw: Draw, read: Callable[[str], T]) -> tuple[T | None, Prompt]:
+        """Read a step's answer; where there is none to read, give the last question as well."""
+        asked = prompt
+        while True:
+            completion = journal.answer(key_of(settings.endpoint, asked, draw.number))
+            if completion is None:
+                return None, asked
+            found.num_answered += 1
+            try:
+                return read(content_of(completion)), asked
+            except Unusable as unusable:
+                again = repair(prompt, completion, unusable)
+                if again is None or asked is not prompt:
+                    raise
+                asked = again
 
     for draw in draws:
         if not draw.tasks:
             continue
-        first = choosing(draw)
-        if answered(first, draw):
-            chosen = _chosen(draw, journal, settings, first)
-            if chosen is None or answered(writing(draw, chosen), draw):
-                continue
-        else:
-            found.add(_prompt_tokens(first, count), _CHOICE_TOKENS, most)
-            chosen = _likely(draw)
+        try:
+            chosen, asked = follow(choosing(draw), draw, partial(read_choice, draw=draw))
+            if chosen is None:
+                found.add(_prompt_tokens(asked, count), _CHOICE_TOKENS, most)
+                chosen = _likely(draw)
+                asked = writing(draw, chosen)
+            else:
+                query, asked = follow(writing(draw, chosen), draw, read_query)
+                if query is not None:
+                    continue
+        except Unusable:
+            continue  # nothing follows
         found.num_queries += 1
-        tokens = _prompt_tokens(writing(draw, chosen), count)
-        found.add(tokens, _query_tokens(draw, chosen, count), most)
+        found.add(_prompt_tokens(asked, count), _query_tokens(draw, chosen, count), most)
     return found
-
-
-def _chosen(
-    draw: Draw, journal: Journal, settings: SynthesisSettings, first: Prompt
-) -> Configuration | None:
-    """Read what the journal says was chosen; None where that is unusable, so nothing follows."""
-    completion = journal.answer(key_of(settings.endpoint, first, draw.number))
-    if completion is None:
-        return None
-    try:
-        return read_choice(content_of(completion), draw)
-    except Unusable:
-        return None
 
 
 def _likely(draw: Draw) -> Configuration:

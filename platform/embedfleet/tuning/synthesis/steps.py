@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from embedfleet.tuning.synthesis.answers import (
     Reason,
@@ -17,20 +17,17 @@ from embedfleet.tuning.synthesis.answers import (
     content_of,
     read_choice,
     read_query,
+    repair,
 )
 from embedfleet.tuning.synthesis.calling import Caller, Question
 from embedfleet.tuning.synthesis.drawing import Draw
-from embedfleet.tuning.synthesis.prompts import Configuration, Prompt, choosing, repairing, writing
+from embedfleet.tuning.synthesis.prompts import Configuration, Prompt, choosing, writing
 from embedfleet.tuning.synthesis.replies import Completion
 from embedfleet.tuning.synthesis.settings import Task
 
 __all__ = ["Draft", "Rejection", "synthesize_query"]
 
 T = TypeVar("T")
-
-_REPAIRABLE: Final = frozenset({Reason.NOT_JSON, Reason.WRONG_FIELDS})
-_MAX_SHOWN: Final = 2_000
-"""Characters of a spoiled answer that are sent back: it may be as long as the endpoint allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +85,17 @@ async def synthesize_query(draw: Draw, caller: Caller) -> Draft | Rejection:
 
 async def _answered(draw: Draw, prompt: Prompt, caller: Caller, read: Callable[[str], T]) -> T:
     """Ask, and ask once more where the answer is not of the form asked for."""
-    contents: list[str] = []
-    taking = partial(_taken, read=read, contents=contents)
+    completions: list[Completion] = []
+    taking = partial(_taken, read=read, completions=completions)
     try:
         return await caller(Question(prompt, draw.passage.name, draw.number), taking)
     except Unusable as unusable:
-        if unusable.reason not in _REPAIRABLE:
+        again = repair(prompt, completions[-1], unusable)
+        if again is None:
             raise
-        spoiled = contents[-1][:_MAX_SHOWN].strip() or "(nothing)"
-        again = repairing(prompt, spoiled, unusable.flaw)
     return await caller(Question(again, draw.passage.name, draw.number), taking)
 
 
-def _taken(completion: Completion, read: Callable[[str], T], contents: list[str]) -> T:
-    content = content_of(completion)
-    contents.append(content)
-    return read(content)
+def _taken(completion: Completion, read: Callable[[str], T], completions: list[Completion]) -> T:
+    completions.append(completion)
+    return read(content_of(completion))
