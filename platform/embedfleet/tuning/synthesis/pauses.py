@@ -65,14 +65,17 @@ class Gate:
 
     async def wait(self) -> None:
         """Return when a request may go."""
-        now = time.monotonic()
-        if self._interval:
+        while True:
+            while (seconds := self._open_at - time.monotonic()) > 0:
+                # Not all at the same moment: an endpoint that counts would refuse most of them.
+                await asyncio.sleep(seconds * (1 + 0.1 * self._chance.random()))
+            now = time.monotonic()
             slot = max(now, self._slot)
             self._slot = slot + self._interval
             await asyncio.sleep(slot - now)
-        while (seconds := self._open_at - time.monotonic()) > 0:
-            # Not all at the same moment: an endpoint that counts would refuse most of them again.
-            await asyncio.sleep(seconds * (1 + 0.1 * self._chance.random()))
+            # Slots within a pause that began meanwhile are lost, or all would go at its end.
+            if time.monotonic() >= self._open_at:
+                return
 
 
 def _retry_after(text: str, now: float) -> float | None:
