@@ -13,7 +13,7 @@ from embedfleet.engine import EngineOptions, load_embedder, load_reranker
 from embedfleet.errors import InvalidRequest
 from embedfleet.evaluation.encoding import SecondStage, embed_documents, embed_queries, rerank
 from embedfleet.evaluation.lexical import Lexical, describe
-from embedfleet.evaluation.ranking import NOTHING, Ranking
+from embedfleet.evaluation.ranking import NOTHING, Ranking, best
 from embedfleet.evaluation.variants import (
     OUTPUT_TYPES,
     Index,
@@ -66,6 +66,19 @@ def test_search_is_that_of_a_loop_over_what_is_stored(kind: str, dimension: int)
         )
         agreed = len(set(found.places[row].tolist()) & set(expected[:10]))
         assert agreed >= 9  # rounding may swap the last one
+
+
+@pytest.mark.parametrize("k", [1, 7, 50, 299, 300, 400])
+def test_of_equal_documents_the_first_are_found(k: int) -> None:
+    # Five values among 300 documents: the cut falls among equals.
+    scores = np.random.default_rng(0).integers(0, 5, (40, 300)).astype(np.float32)
+    scores[:, ::3] = -np.inf
+    found = best(scores, k)
+    for row, places in zip(scores, found.places.tolist(), strict=True):
+        there = [place for place in range(300) if row[place] > -np.inf]
+        expected = sorted(there, key=lambda place: -row[place])[:k]  # sorted keeps their order
+        assert places[: len(expected)] == expected
+        assert set(places[len(expected) :]) <= {NOTHING}
 
 
 @pytest.mark.parametrize(

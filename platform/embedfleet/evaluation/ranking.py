@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfleet.messages import Float32Array
+from embedfleet.topk import top_places
 
 __all__ = ["NOTHING", "Places", "Ranking", "best", "blocks"]
 
@@ -38,13 +39,8 @@ def best(scores: Float32Array, k: int) -> Ranking:
 
     Documents with a score of minus infinity are not found.
     """
-    k = min(k, scores.shape[1])
-    places = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-    places.sort(axis=1)
+    places = top_places(scores, k)
     found = np.take_along_axis(scores, places, axis=1)
-    order = np.argsort(-found, axis=1, kind="stable")
-    places = np.take_along_axis(places, order, axis=1).astype(np.int64, copy=False)
-    found = np.take_along_axis(found, order, axis=1)
     return Ranking(np.where(np.isneginf(found), NOTHING, places), found)
 
 

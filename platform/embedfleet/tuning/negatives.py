@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from embedfleet.errors import InvalidRequest
 from embedfleet.messages import Float32Array
+from embedfleet.topk import top_places
 
 __all__ = ["Candidates", "MiningSettings", "Order", "candidates", "row_blocks"]
 
@@ -107,7 +108,7 @@ def candidates(
     """
     for row, places in enumerate(excluded):
         similarities[row, list(places)] = -np.inf
-    top = _top(similarities, settings.top_k)[:, settings.skip_top :]
+    top = top_places(similarities, settings.top_k)[:, settings.skip_top :]
     found = np.take_along_axis(similarities, top, 1)
     for row in range(len(top)):
         there = np.isfinite(found[row])
@@ -126,20 +127,3 @@ def row_blocks(num_queries: int, num_documents: int) -> Iterator[slice]:
     size = max(1, _BLOCK_SIMILARITIES // max(1, num_documents))
     for start in range(0, num_queries, size):
         yield slice(start, min(start + size, num_queries))
-
-
-def _top(similarities: Float32Array, count: int) -> Places:
-    """Find the nearest of each row, nearest first; of equals the ones that come first."""
-    num_documents = similarities.shape[1]
-    if count < num_documents:
-        kth = np.partition(similarities, num_documents - count, axis=1)[:, num_documents - count]
-        # Equals at the edge: a partition alone would take any of them.
-        above, level = similarities > kth[:, None], similarities == kth[:, None]
-        room = count - above.sum(1, keepdims=True)
-        chosen = above | (level & (level.cumsum(1) <= room))
-        places = np.nonzero(chosen)[1].reshape(len(similarities), count)
-    else:
-        places = np.broadcast_to(np.arange(num_documents), similarities.shape)
-    found = np.take_along_axis(similarities, places, 1)
-    order = np.argsort(-found, axis=1, kind="stable")
-    return np.take_along_axis(places, order, 1).astype(np.int64, copy=False)
