@@ -14,7 +14,7 @@ import click
 from embedfleet.cli.evaluation_options import Named, Numbers, OutputTypes
 from embedfleet.cli.evaluation_tables import print_report
 from embedfleet.cli.output import note, progress
-from embedfleet.cli.report_files import try_file, write_file
+from embedfleet.cli.output_files import try_file, write_file
 from embedfleet.engine import EngineOptions
 from embedfleet.errors import EmbedfleetError
 from embedfleet.evaluation.beir import read_dataset

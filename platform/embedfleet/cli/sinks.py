@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfleet.cli.output import note, preview, print_table, write_json_line
+from embedfleet.cli.output_files import opened
 from embedfleet.client import Embeddings
-from embedfleet.durable import partial_name, replacing_bytes
+from embedfleet.durable import partial_name
 from embedfleet.messages import OutputType
 
 __all__ = ["Sink", "open_sink"]
@@ -138,21 +139,12 @@ def open_sink(
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """Give a file that takes the path's place once it is whole: half an index looks like one.
-
-    A pipe or a terminal takes what comes as it comes.
-    """
-    # Behind a link the file is replaced, not the link.
-    place = path.resolve()
+    """Give the file, and say so where it cannot be written."""
     try:
-        if path.exists() and not path.is_file():
-            with path.open("wb") as target:
-                yield target
-        else:
-            with replacing_bytes(place) as target:
-                yield target
+        with opened(path) as target:
+            yield target
     except OSError as error:
-        if error.filename != str(partial_name(place)):
+        if error.filename != str(partial_name(path.resolve())):
             raise  # of a file that is read
         raise click.UsageError(
             f"--output-file is {path}, and beside it nothing can be written: {error.strerror}. "

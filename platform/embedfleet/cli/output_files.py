@@ -1,13 +1,11 @@
-"""Files that a command leaves after hours of work: tried before it, whole or as they were after it.
-
-A pipe, a terminal or a device takes what comes as it comes.
-"""
+"""Files that a command leaves after hours of work: tried before it, whole or as before after it."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,7 +13,25 @@ import click
 
 from embedfleet.durable import partial_name, replacing_bytes
 
-__all__ = ["try_file", "write_file"]
+__all__ = ["opened", "try_file", "write_file"]
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Give a file that takes the path's place once it is whole: half of one looks like one.
+
+    A pipe, a terminal or a device takes what comes as it comes.
+
+    Raises:
+        OSError: It cannot be written; what was at the path before is still there.
+    """
+    if _is_stream(path):
+        with path.open("wb") as target:
+            yield target
+    else:
+        # Behind a link the file is replaced, not the link.
+        with replacing_bytes(path.resolve()) as target:
+            yield target
 
 
 def try_file(option: str, path: Path) -> None:
@@ -45,13 +61,8 @@ def write_file(option: str, path: Path, write: Callable[[BinaryIO], object]) -> 
         click.ClickException: It names the option, the file and the cause.
     """
     try:
-        if _is_stream(path):
-            with path.open("wb") as target:
-                write(target)
-        else:
-            # Behind a link the file is replaced, not the link.
-            with replacing_bytes(path.resolve()) as target:
-                write(target)
+        with opened(path) as target:
+            write(target)
     except OSError as error:
         raise click.ClickException(
             f"{option} is {path}, which cannot be written: {error.strerror}. Make room or name "
