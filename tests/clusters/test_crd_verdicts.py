@@ -195,6 +195,8 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     embedder(model={"size": "0.6B"}, allowedDimensions=[512]),
     embedder(dimension=64, allowedDimensions=[32]),
     reranker("embedded/reranker", aliases=["router"]),
+    embedder(model={"source": "embedded/reranker"}),
+    reranker("embedded/rerank"),
     ("Reranker", {"model": {}}),
     ("Reranker", {"model": {"size": "4B"}}),
     ("Reranker", {"model": {"size": "4B", "source": "embedded/reranker"}}),

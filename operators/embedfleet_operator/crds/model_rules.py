@@ -94,6 +94,13 @@ def _source_rules(role: Role) -> tuple[Rule, ...]:
             "self.model.source",
         ),
         Rule(
+            ".model.source",
+            "!has(self.model.source) || !self.model.source.startsWith('embedded/')"
+            f" || self.model.source == 'embedded/{role}'",
+            f"is no {role} that comes with embedfleet. Name embedded/{role}.",
+            "self.model.source",
+        ),
+        Rule(
             ".quantization.weights",
             "self.quantization.weights != 'float16' || !(has(self.model.source) ?"
             f" self.model.source.lowerAscii() in {large} :"

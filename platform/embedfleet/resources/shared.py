@@ -229,6 +229,12 @@ def model_violations(spec: ModelSpec, weights: Weights) -> Iterator[Violation]:
     """Yield what is wrong between a role, its checkpoint, the weights' type and the aliases."""
     yield from alias_violations(spec.aliases)
     yield from source_violations(spec.model)
+    source, own = spec.model.source or "", f"embedded/{spec.role}"
+    if source.startswith("embedded/") and source != own:
+        yield Violation(
+            "model.source", source, f"is no {spec.role} that comes with embedfleet",
+            f"Name {own}.",
+        )  # fmt: skip
     known = spec.published
     if known is None:
         return
