@@ -1,6 +1,7 @@
 """The command line against a real server: every output format, every input, failures."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -47,11 +48,16 @@ def embed(request, _context):
     )
 
 
+def score(document, raw):
+    probability = len(document) / 64
+    return math.log(probability / (1 - probability)) if raw else probability
+
+
 def rerank(request, _context):
     scored = sorted(enumerate(request.documents), key=lambda pair: -len(pair[1]))
     return reranking_pb2.RerankResponse(
         results=[
-            reranking_pb2.RerankResult(index=index, score=len(document) / 64)
+            reranking_pb2.RerankResult(index=index, score=score(document, request.raw_scores))
             for index, document in scored
         ]
     )
