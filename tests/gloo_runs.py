@@ -28,7 +28,7 @@ from embedfleet.tuning.workers import Worker
 
 NUM_WORKERS = 2
 KILLED = 9
-PATIENCE = timedelta(seconds=60)
+PATIENCE = timedelta(seconds=240)
 """For the other process: one that waits for a message never sent ends after it."""
 
 

@@ -18,6 +18,8 @@ from embedfleet.tuning.settings import EmbedderSettings, read_settings
 from embedfleet.tuning.training import train
 from embedfleet.tuning.workers import Worker
 
+pytestmark = pytest.mark.timeout(900)
+
 PROGRAM = Path(gloo_runs.__file__)
 
 
