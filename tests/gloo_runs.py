@@ -1,7 +1,7 @@
-"""One of two processes that train together: `python gloo_runs.py WHAT RANK FOLDER`.
+"""One of two processes that train together: `python gloo_runs.py RANK WHAT FOLDER [WHAT FOLDER]`.
 
 FOLDER holds `tune.yaml` of an embedder; WHAT is one of `PARTS`. Meets the other process by a file
-beside its output that is named after both.
+beside its output that is named after both. Does one after the other, since starting takes longest.
 """
 
 from __future__ import annotations
@@ -86,8 +86,7 @@ def _padded_tokens(settings: EmbedderSettings, rank: int) -> int:
 PARTS = {"train": train_together, "kill": train_until_killed, "step": step_together}
 
 
-def main() -> None:
-    what, rank, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+def do(what: str, rank: int, folder: Path) -> None:
     settings = read_settings(folder / "tune.yaml", Role.EMBEDDER)
     assert isinstance(settings, EmbedderSettings)
     store = f"file://{settings.output.folder}.{what}"
@@ -98,4 +97,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    for part, place in zip(sys.argv[2::2], sys.argv[3::2], strict=True):
+        do(part, int(sys.argv[1]), Path(place))
