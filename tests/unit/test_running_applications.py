@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager
 
 import grpc
 import pytest
+from call_context import Context, received
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 
 from embedfleet.errors import Unavailable
-from embedfleet.serving.services import Received
 from embedfleet.wire import model_pb2 as wire_model
 
 with warnings.catch_warnings():
@@ -161,33 +161,11 @@ async def test_what_is_no_fault_of_ray_is_not_hidden() -> None:
         await RunningApplications(Controller(KeyError("a bug")), Clock()).get()
 
 
-class Context:
-    """What the router uses of a call's context."""
-
-    code = details = None
-
-    def invocation_metadata(self):
-        return ()
-
-    def set_code(self, code):
-        self.code = code
-
-    def set_details(self, details):
-        self.details = details
-
-    def set_trailing_metadata(self, metadata):
-        self.trailing = metadata
-
-
 def router(controller: Controller) -> Router:
     made = Router(controller)
     model = {"name": "docs", "role": "embedder", "application": "emb-docs"}
     made.reconfigure({"fleet": "f", "models": [model]})
     return made
-
-
-def received(message: Message) -> Received:
-    return Received(type(message), message.SerializeToString())
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from call_context import Context, received
 
 from embedfleet.errors import InvalidRequest, TooLarge
 from embedfleet.messages import Role
@@ -16,26 +17,6 @@ from embedfleet.serving.replicas import _ModelReplica
 from embedfleet.serving.services import Received
 from embedfleet.wire import embedding_pb2 as wire_embedding
 from embedfleet.wire import reranking_pb2 as wire_reranking
-
-
-class Context:
-    """What an ingress uses of a call's context."""
-
-    def __init__(self, *metadata: tuple[str, str]) -> None:
-        self.metadata = metadata
-        self.code = self.details = None
-
-    def invocation_metadata(self):
-        return self.metadata
-
-    def set_code(self, code):
-        self.code = code
-
-    def set_details(self, details):
-        self.details = details
-
-    def set_trailing_metadata(self, metadata):
-        self.trailing = metadata
 
 
 def message(model: bytes, *ids: bytes) -> wire_embedding.EmbedStreamRequest:
@@ -56,13 +37,9 @@ def ingress(answer=echo) -> Ingress:
     return Ingress({}, {wire_embedding.EmbedStreamRequest: handler})
 
 
-def sent(request) -> Received:
-    return Received(type(request), request.SerializeToString())
-
-
 async def stream(*requests):
     for request in requests:
-        yield request if isinstance(request, Received) else sent(request)
+        yield request if isinstance(request, Received) else received(request)
 
 
 @pytest.mark.parametrize(
@@ -120,11 +97,11 @@ async def test_a_call_over_the_limit_is_refused_unread():
 def test_a_message_of_exactly_the_limit_is_read_and_let_go_of():
     request = message(b"m", b"1")
     size = request.ByteSize()
-    received = sent(request)
-    assert received.parse(size) == request
+    whole = received(request)
+    assert whole.parse(size) == request
     with pytest.raises(TooLarge):
-        sent(request).parse(size - 1)
-    assert received.parse(0) == wire_embedding.EmbedStreamRequest()
+        received(request).parse(size - 1)
+    assert whole.parse(0) == wire_embedding.EmbedStreamRequest()
 
 
 async def test_a_stream_of_another_service_is_refused_with_a_sentence():
@@ -150,7 +127,7 @@ async def test_a_client_that_does_not_read_is_not_read_from(items_each, most):
     async def endless():
         while True:
             read.append(None)
-            yield sent(message(b"m", *([b"i"] * items_each)))
+            yield received(message(b"m", *([b"i"] * items_each)))
 
     answers = ingress().EmbedStream(endless(), Context())
     await anext(answers)
