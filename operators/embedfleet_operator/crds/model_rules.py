@@ -37,12 +37,11 @@ def alias_rule() -> Rule:
 
 def _rules(role: Role) -> tuple[Rule, ...]:
     """Give the rules of one kind's spec."""
-    return (alias_rule(), *_source_rules(role), *(_dimensions() if role is Role.EMBEDDER else ()))
+    dimensions = _dimensions() if role is Role.EMBEDDER else ()
+    return (alias_rule(), *_source_rules(role), *_role_rules(role), *dimensions)
 
 
 def _source_rules(role: Role) -> tuple[Rule, ...]:
-    other = Role.RERANKER if role is Role.EMBEDDER else Role.EMBEDDER
-    large = hub_names(m for m in PUBLISHED if m.float16_overflows)
     sizes = ", ".join(
         f"'{size}': {hub_names(m for m in PUBLISHED if m.size == size)}" for size in Size
     )
@@ -85,6 +84,14 @@ def _source_rules(role: Role) -> tuple[Rule, ...]:
             "no commit of this source is pinned, and its files can change. Set the 40-digit commit"
             " that you want served.",
         ),
+    )
+
+
+def _role_rules(role: Role) -> tuple[Rule, ...]:
+    """What a known checkpoint can be used as, and in which type."""
+    other = Role.RERANKER if role is Role.EMBEDDER else Role.EMBEDDER
+    large = hub_names(m for m in PUBLISHED if m.float16_overflows)
+    return (
         Rule(
             ".model.source",
             "!has(self.model.source) || !(self.model.source.lowerAscii() in "
