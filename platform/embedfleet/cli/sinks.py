@@ -15,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfleet.cli.output import note, preview, print_table, write_json_line
-from embedfleet.cli.output_files import opened
+from embedfleet.cli.output_files import opened, try_file
 from embedfleet.client import Embeddings
-from embedfleet.durable import partial_name
 from embedfleet.messages import OutputType
 
 __all__ = ["Sink", "open_sink"]
@@ -115,7 +114,8 @@ def open_sink(
     """Open the sink asked for, before any work is done; what fails leaves a file as it was.
 
     Raises:
-        click.UsageError: The file's name says no format, or its format cannot hold the vectors.
+        click.UsageError: The file's name says no format, its format cannot hold the vectors, or it
+            cannot be written.
     """
     if path is None:
         if output == "npy":
@@ -130,26 +130,12 @@ def open_sink(
         )
     if chosen == "npy":
         _refuse_scales(output_type)
-    with _opened(path) as target:
+    try_file("--output-file", path)
+    with opened(path) as target:
         if chosen == "npy":
             yield _NumpySink(target)
         else:
             yield _JsonLinesSink(TextIOWrapper(target, encoding="utf-8"))
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    """Give the file, and say so where it cannot be written."""
-    try:
-        with opened(path) as target:
-            yield target
-    except OSError as error:
-        if error.filename != str(partial_name(path.resolve())):
-            raise  # of a file that is read
-        raise click.UsageError(
-            f"--output-file is {path}, and beside it nothing can be written: {error.strerror}. "
-            "Name a file in another folder."
-        ) from error
 
 
 def _refuse_scales(output_type: OutputType | None) -> None:
