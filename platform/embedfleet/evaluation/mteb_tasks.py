@@ -98,7 +98,6 @@ def _run_all(
         options=settings.options,
     )
     try:
-        load_tasks(tasks)
         for task in tasks:
             try:
                 records.extend(_run(task, model, candidate.label))
