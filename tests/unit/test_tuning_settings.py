@@ -97,7 +97,7 @@ def test_a_mistake_names_field_value_limit_and_next_move(
 ) -> None:
     with pytest.raises(InvalidManifest) as caught:
         read_settings(written(tmp_path, LEAST + added + "\n"), Role.EMBEDDER)
-    assert said in caught.value.message
+    assert f"[1]: {said}" in caught.value.message
 
 
 def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:

@@ -148,11 +148,13 @@ def _problems(
         if reported is None:
             yield problem(document, _violation(kind, detail, path))
         return
+    # A rule of the whole document names its fields by themselves.
+    under = path if detail["loc"] else ""
     for violation in detail["ctx"]["violations"]:
-        touched = [f"{path}.{each}" for each in (violation.path, *violation.reads)]
+        touched = [f"{under}.{each}".lstrip(".") for each in (violation.path, *violation.reads)]
         if reported and any(_overlap(a, b) for a in touched for b in reported):
             continue
-        yield problem(document, violation, under=path)
+        yield problem(document, violation, under=under)
 
 
 def _violation(kind: type[BaseModel], detail: ErrorDetails, path: str) -> Violation:
