@@ -267,7 +267,7 @@ def test_text_is_what_a_person_needs() -> None:
         "    Replicas are replaced a few at a time. Calls to a lone replica wait:"
         " spec.rollout.maxSurgePercent avoids it.\n"
         "  spec.dimension: unset -> 64 (Reconfigure)\n"
-        "    Running replicas take it over; nothing is interrupted."
-        " A replica whose checkpoint cannot do it is stopped.\n"
+        "    Running replicas take it over, unless their checkpoint cannot: those are stopped, and"
+        " calls fail where none is left.\n"
         "NoChange: Fleet/f"
     )

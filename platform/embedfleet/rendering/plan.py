@@ -40,6 +40,10 @@ class Impact(IntEnum):
 
 _GOLDEN: Final = ("user_config", "golden")
 _COMPARED: Final = "Running replicas compare their outputs first; one that misses them is stopped."
+_FITS: Final = (
+    "Running replicas take it over, unless their checkpoint cannot: those are stopped, and calls "
+    "fail where none is left."
+)
 _FITTED: Final = frozenset(
     {
         ("Embedder", "default_dimension"),
@@ -300,7 +304,7 @@ def _reason(resource: str, path: _Path, impact: Impact, after: Mapping[str, Any]
     if path[:2] == _GOLDEN:
         return _COMPARED
     if path[0] == "user_config" and (resource.partition("/")[0], path[-1]) in _FITTED:
-        return f"{reason} A replica whose checkpoint cannot do it is stopped."
+        return _FITS
     if path in _CONTRACT:
         embeds = resource.startswith("Embedder")
         effect = "vectors made before must be made again" if embeds else "scores change"
