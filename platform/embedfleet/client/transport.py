@@ -143,7 +143,7 @@ def translate(failure: Any, target: Target, deadline: Deadline) -> EmbedfleetErr
         return deadline.exceeded()
     if status is None and isinstance(error, Unavailable):
         return Unavailable(
-            f"endpoint {target.endpoint} does not answer: {error.message}. "
+            f"endpoint {target.endpoint} does not answer: {error.message.rstrip('.')}. "
             "Is the fleet running there? `embedfleet status` tells."
         )
     if status is None and isinstance(error, ModelNotFound) and _is_of_serve(error.message):
