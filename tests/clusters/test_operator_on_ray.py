@@ -207,6 +207,20 @@ def test_replicas_that_run_are_spared_golden_outputs_they_would_refuse(
     assert application(ray, "emb-docs").pids == before
 
 
+def test_a_default_that_the_model_cannot_do_is_kept_from_running_replicas(
+    kubectl: Kubectl, ray: RayCluster
+) -> None:
+    before = application(ray, "emb-docs").pids
+    kubectl.apply(changed(dimension=512))
+    wait(lambda: condition(kubectl.get("embedder/docs"), "Accepted")[0] == "False", "the refusal")
+    docs = kubectl.get("embedder/docs")
+    assert "spec.dimension is 512: this checkpoint gives" in condition(docs, "Accepted")[2]
+    assert condition(docs, "Ready")[0] == "True"
+    kubectl.apply(changed())
+    wait(lambda: condition(kubectl.get("embedder/docs"), "Accepted")[0] == "True", "Accepted")
+    assert application(ray, "emb-docs").pids == before
+
+
 def test_new_dimensions_reach_running_replicas(kubectl: Kubectl, ray: RayCluster) -> None:
     before = application(ray, "emb-docs").pids
     native = len(load_embedder("embedded/embedder").embed(["a"], "DOCUMENT")[0])

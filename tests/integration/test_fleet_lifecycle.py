@@ -192,6 +192,28 @@ def test_settings_reach_running_replicas(live):
     assert live.pids() == before
 
 
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"dimension": 512}, "spec.dimension is 512: this checkpoint gives 32 to 256"),
+        ({"allowedDimensions": [64, 512]}, "spec.allowedDimensions[1] is 512"),
+        ({"allowedDimensions": [64]}, "must contain the default dimension, 256"),
+    ],
+)
+def test_a_default_that_the_running_model_cannot_do_is_refused(live, spec, message):
+    before = live.pids()
+    changed = small(*DOCS, **spec)
+    with pytest.raises(InvalidManifest) as planned:
+        plan_against(live.manifests(changed, RELEVANCE), live.state)
+    with pytest.raises(InvalidManifest) as refused:
+        live.apply(changed, RELEVANCE)
+    assert planned.value.message == refused.value.message
+    assert refused.value.message.startswith("Nothing was changed: Embedder/docs: ")
+    assert message in refused.value.message
+    assert live.pids() == before
+    assert len(query_vector(live)) == 256
+
+
 def test_models_come_and_go(live, tmp_path):
     before = live.pids()
     broken = tmp_path / "broken"

@@ -32,7 +32,7 @@ def manifests(embedder: str = "", fleet: str = "{}", source: str = "/models/a") 
     )
 
 
-Deployed = Callable[[str], FleetState]
+Deployed = Callable[..., FleetState]
 
 
 @pytest.fixture
@@ -40,8 +40,11 @@ def deployed(tmp_path: Path) -> Iterator[Deployed]:
     """Give a function that leaves a fleet as `up` does, its application in a state of Serve's."""
     servers = []
 
-    def start(status: str) -> FleetState:
-        answer = {"applications": {"emb-docs": {"status": status, "deployments": {}}}}
+    def start(status: str, *pids: int) -> FleetState:
+        replicas = [{"state": "RUNNING", "pid": pid} for pid in pids]
+        deployment = {"message": "", "target_num_replicas": len(pids), "replicas": replicas}
+        deployments = {"main": deployment}
+        answer = {"applications": {"emb-docs": {"status": status, "deployments": deployments}}}
 
         class Dashboard(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
@@ -136,3 +139,11 @@ def test_a_fleet_that_is_still_starting_has_nothing_to_compare_with(deployed, tm
     (tmp_path / "fleet.json").unlink()
     with pytest.raises(Unavailable, match="has not been deployed yet"):
         plan_against(manifests(), state)
+
+
+def test_a_model_that_does_not_say_what_it_can_do_is_left_alone(deployed):
+    with pytest.raises(Unavailable, match="Nothing was changed: Embedder/docs does not say"):
+        plan_against(manifests(", dimension: 64"), deployed("RUNNING", 1234))
+    # Without replicas there is nobody to ask and nobody to stop.
+    found = plan_against(manifests(", dimension: 64"), deployed("RUNNING"))
+    assert found.of("Embedder/docs") is Impact.RECONFIGURE

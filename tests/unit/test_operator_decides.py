@@ -171,6 +171,43 @@ def test_which_version_serves(
     assert found == ({} if dimension is None else {"emb-docs": dimension})
 
 
+UNFIT = "spec.dimension is 512: this checkpoint gives 32 to 256. Lower it."
+
+
+@pytest.mark.parametrize(
+    ("misfit", "is_known", "dimension", "accepted"),
+    [
+        ("", True, 512, "TrueValid"),
+        (UNFIT, True, 128, "FalseInvalid"),
+        (None, True, 128, "TrueValid"),
+        # What nobody can tell of a model that never was seen well is left to its replicas.
+        (None, False, 512, "TrueValid"),
+        (UNFIT, False, None, "FalseInvalid"),
+    ],
+    ids=["fits", "misfit", "silent", "silent-and-new", "misfit-and-new"],
+)
+def test_defaults_that_the_running_model_cannot_do_are_kept_from_it(
+    misfit: str | None, is_known: bool, dimension: int | None, accepted: str
+) -> None:
+    state, memory = served(Serve(), GUEST, embedder("docs", dimension=128))
+    seen = known(
+        GUEST,
+        [embedder("docs", dimension=512)],
+        serve=state,
+        served=memory if is_known else {},
+        misfits={"Embedder/docs": misfit},
+    )
+    decision = decide(seen)
+    found = [
+        each["deployments"][0]["user_config"]["default_dimension"]
+        for each in (decision.config or {})["applications"]
+        if each["name"] == "emb-docs"
+    ]
+    assert found == ([] if dimension is None else [dimension])
+    assert conditions(decision.statuses["Embedder/docs"])["Accepted"] == accepted
+    assert (message(decision, "Embedder/docs") == UNFIT) is (misfit == UNFIT)
+
+
 def test_a_version_that_goes_on_is_held_to_its_golden_outputs_while_serve_is_silent() -> None:
     rows = {probe: np.array([1, 0], np.float32) for probe in range(8)}
     golden = Golden.of(Role.EMBEDDER, f"v1:{'a' * 32}", "Find", rows)

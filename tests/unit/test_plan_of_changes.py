@@ -11,6 +11,7 @@ import pytest
 
 from embedfleet.golden import Golden
 from embedfleet.messages import Role
+from embedfleet.rendering.fitting import to_be_fitted
 from embedfleet.rendering.plan import Impact, plan
 from embedfleet.rendering.serve import render_serve
 from embedfleet.resources import parse_manifests
@@ -259,6 +260,26 @@ def test_reason_says_who_waits(surge: int, says: str) -> None:
     assert says in plan(before, after).changes[0].reason
 
 
+@pytest.mark.parametrize(
+    ("change", "asked"),
+    [
+        ("dimension: 64", True),
+        ("allowedDimensions: [64]", True),
+        ("quantization: {output: BINARY}", True),
+        ("instruction: {default: x}", False),
+        ("scaling: {maxReplicas: 3}", False),
+        # Other replicas are built, which refuse before they serve.
+        ("dimension: 64, maxTokens: 100", False),
+    ],
+)
+def test_what_running_replicas_are_asked_first(change: str, asked: bool) -> None:
+    (before, _), (after, router) = (
+        config(spec)["applications"] for spec in (DOCS, f"{DOCS}, {change}")
+    )
+    assert (to_be_fitted(before, after) is not None) is asked
+    assert to_be_fitted(router, router) is None
+
+
 def test_text_is_what_a_person_needs() -> None:
     after = config(f"{DOCS}, dimension: 64, placement: {{cpus: 2}}")
     assert str(plan(config(), after)) == (
@@ -267,7 +288,6 @@ def test_text_is_what_a_person_needs() -> None:
         "    Replicas are replaced a few at a time. Calls to a lone replica wait:"
         " spec.rollout.maxSurgePercent avoids it.\n"
         "  spec.dimension: unset -> 64 (Reconfigure)\n"
-        "    Running replicas take it over, unless their checkpoint cannot: those are stopped, and"
-        " calls fail where none is left.\n"
+        "    Running replicas take it over; they are asked first whether their checkpoint can.\n"
         "NoChange: Fleet/f"
     )

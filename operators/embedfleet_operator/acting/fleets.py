@@ -14,6 +14,7 @@ from embedfleet.resources import Fleet, ModelCache
 from embedfleet.resources.rules import Model
 from embedfleet_operator.acting.actor import Actor
 from embedfleet_operator.acting.environment import Environment
+from embedfleet_operator.acting.foreseeing import Foreseer
 from embedfleet_operator.acting.recording import Recorder
 from embedfleet_operator.acting.serve_clusters import (
     KubeRayCluster,
@@ -94,6 +95,7 @@ class Fleets:
         self._actor = actor
         self._connect = connect
         self._recorder = Recorder(api, store, actor)
+        self._foreseer = Foreseer()
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
         """Bring one fleet to what its resources say.
@@ -206,7 +208,7 @@ class Fleets:
         cluster = self._open(fleet.resource, secrets)
         seen = replace(seen, serve=await cluster.observe())
         address = serve_address(fleet.resource, seen.target)
-        return replace(seen, foreseen=await self._recorder.foresee(seen, address)), cluster
+        return await self._foreseer.foresee(seen, address), cluster
 
     def _caches(self, namespace: str) -> list[Judged[ModelCache]]:
         there = (each for each in self._store.of("ModelCache", namespace) if is_there(each))

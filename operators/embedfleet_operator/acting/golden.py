@@ -11,26 +11,19 @@ from time import monotonic
 from typing import Any, Final
 
 import grpc
-from google.protobuf.message import DecodeError
-from grpc_status import rpc_status
 
+from embedfleet.client.direct import ask, describe
 from embedfleet.client.golden import golden_of, golden_works
-from embedfleet.client.models import to_model_info
-from embedfleet.client.transport import METHODS, Method
 from embedfleet.errors import InvalidManifest, WrongRole
 from embedfleet.golden import GOLDEN_KEY, Golden
 from embedfleet.messages import Role
 from embedfleet.rendering.names import Model, application
 from embedfleet.resources.fleet import Fleet
-from embedfleet.status import from_status
-from embedfleet.wire import model_pb2
 from embedfleet_operator.rendering.manifests import Manifest, manifest
 
 __all__ = ["golden_config_map", "golden_name", "read_golden", "record"]
 
 _COMPONENT: Final = "golden"
-_APPLICATION: Final = "application"
-"""Metadata by which Serve's proxies find the application."""
 
 
 def golden_name(model: Model) -> str:
@@ -94,30 +87,14 @@ async def record(
     """
     until = monotonic() + timeout_seconds
 
-    async def call(method: Method, request: Any) -> Any:
-        try:
-            return await method.bind(channel)(
-                request,
-                timeout=max(0.0, until - monotonic()),
-                metadata=((_APPLICATION, application),),
-            )
-        except grpc.aio.AioRpcError as failure:
-            raise _translated(failure) from failure
+    def left() -> float:
+        return max(0.0, until - monotonic())
 
-    described = await call(METHODS["GetModel"], model_pb2.GetModelRequest(model=name.encode()))
-    info = to_model_info(described.model)
+    info = await describe(channel, application, name, left())
     if info.role is not role:
         raise WrongRole(f"{name} is served as {info.role}, not as {role}.", field="model")
     answers = [
-        work.decode(await call(work.method, work.encode(batch)), batch)
+        work.decode(await ask(channel, application, work.method, work.encode(batch), left()), batch)
         for work, batch in golden_works(info)
     ]
     return golden_of(info, answers)
-
-
-def _translated(failure: Any) -> Exception:
-    try:
-        status = rpc_status.from_call(failure)
-    except (ValueError, DecodeError):
-        status = None
-    return from_status(failure.code(), failure.details() or "", status)

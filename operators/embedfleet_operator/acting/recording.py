@@ -15,7 +15,7 @@ from typing import Final
 import grpc
 
 from embedfleet.errors import EmbedfleetError, InvalidManifest
-from embedfleet.golden import Golden, drift
+from embedfleet.golden import Golden
 from embedfleet.rendering.names import Model, application
 from embedfleet.resources import Fleet
 from embedfleet.resources.shared import Backend
@@ -27,7 +27,6 @@ from embedfleet_operator.cluster.kinds import kind_of
 from embedfleet_operator.cluster.watching import Store
 from embedfleet_operator.conditions.reasons import Reason
 from embedfleet_operator.conditions.verdicts import Refusal
-from embedfleet_operator.observing.held import gets_other_golden
 from embedfleet_operator.observing.judging import Judged
 from embedfleet_operator.observing.seen import Seen
 
@@ -56,7 +55,6 @@ class Recorder:
         self._store = store
         self._actor = actor
         self._not_before: dict[str, float] = {}
-        self._foretold: dict[str, tuple[tuple[Golden, float, tuple[int, ...]], str]] = {}
 
     async def find(self, namespace: str, models: Iterable[Judged[Model]]) -> Goldens:
         """Read what models are held to: what their spec names, or what was recorded."""
@@ -89,43 +87,6 @@ class Recorder:
             return
         async with grpc.aio.insecure_channel("{}:{}".format(*address)) as channel:
             await asyncio.gather(*(self._record(channel, fleet, each) for each in due))
-
-    async def foresee(self, seen: Seen, address: tuple[str, int]) -> dict[str, str | None]:
-        """Tell what running replicas would say to golden outputs that they are yet to be given.
-
-        Serve stops replicas that refuse new settings, so they are asked before.
-
-        Returns:
-            By resource: why they would refuse, empty if they would not; None if nobody can tell.
-        """
-        due = [each for each in seen.models if gets_other_golden(seen, each)]
-        if not due:
-            return {}
-        async with grpc.aio.insecure_channel("{}:{}".format(*address)) as channel:
-            found = await asyncio.gather(*(self._foreseen(channel, seen, each) for each in due))
-        return {each.ref: text for each, text in zip(due, found, strict=True)}
-
-    async def _foreseen(
-        self, channel: grpc.aio.Channel, seen: Seen, each: Judged[Model]
-    ) -> str | None:
-        model = each.resource
-        if model is None:
-            return None
-        name, golden = application(model), seen.goldens[each.ref]
-        bound = model.spec.verification.bound
-        # The same replicas would say the same again.
-        question = (golden, bound, seen.serve.applications[name].pids)
-        before = self._foretold.get(each.raw["metadata"]["uid"])
-        if before is not None and before[0] == question:
-            return before[1]
-        try:
-            served = await record(channel, name, model.name, model.spec.role, _SECONDS)
-        except (EmbedfleetError, TimeoutError, OSError) as error:
-            _log.warning("golden outputs of %s: %s", each.ref, error)
-            return None
-        answer = drift(golden, served, bound)
-        self._foretold[each.raw["metadata"]["uid"]] = (question, answer)
-        return answer
 
     def _is_due(self, seen: Seen, each: Judged[Model]) -> bool:
         model = each.resource

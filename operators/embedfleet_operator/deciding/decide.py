@@ -170,7 +170,7 @@ def _certificates_digest(fleet: Fleet, secrets: Mapping[str, Manifest | None]) -
 
 def _known(seen: Seen) -> Seen:
     """Add to what was seen what follows from it; again, it adds nothing."""
-    return _verified(_with_contracts_kept(_own(seen)))
+    return _verified(_fitting(_with_contracts_kept(_own(seen))))
 
 
 def _own(seen: Seen) -> Seen:
@@ -193,6 +193,15 @@ def _with_contracts_kept(seen: Seen) -> Seen:
             text = f"{moved} was changed. {REASONS[Reason.CONTRACT_CHANGED]}"
             each = each.refused(Refusal(Reason.CONTRACT_CHANGED, text))
         models.append(each)
+    return replace(seen, models=tuple(models))
+
+
+def _fitting(seen: Seen) -> Seen:
+    """Refuse defaults that the model which runs cannot do: its replicas would be stopped."""
+    misfits = {ref: Refusal(Reason.INVALID, said) for ref, said in seen.misfits.items() if said}
+    models = (
+        each.refused(misfits[each.ref]) if each.ref in misfits else each for each in seen.models
+    )
     return replace(seen, models=tuple(models))
 
 
@@ -237,14 +246,12 @@ def _serving(seen: Seen, fleet: Fleet) -> list[Model]:
     """Choose the version of each model that is to serve: the spec's, the last good one, or none."""
     found: list[Model] = []
     for each in seen.models:
-        model = each.resource
-        unknown = seen.foreseen.get(each.ref, "") is None
-        if (
-            model is None
-            or unknown
-            or not may_serve(model_report(seen, each, Impact.NO_CHANGE, None))
-        ):
-            model = seen.served.get(each.ref)
+        model, last = each.resource, seen.served.get(each.ref)
+        if model is None or not may_serve(model_report(seen, each, Impact.NO_CHANGE, None)):
+            model = last
+        elif None in (seen.foreseen.get(each.ref, ""), seen.misfits.get(each.ref, "")):
+            # Nobody can tell whether it would go on: what was never seen well may try.
+            model = last or model
         # The last good version may stand in a pool that is no more.
         if model is not None and _fits(model, fleet):
             found.append(model)

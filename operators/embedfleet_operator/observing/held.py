@@ -1,4 +1,4 @@
-"""What replicas that run are held to, read from the configuration that Serve was given. Pure."""
+"""What replicas that run were told, read from the configuration that Serve was given. Pure."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from embedfleet.golden import Golden
+from embedfleet.rendering.fitting import to_be_fitted
 from embedfleet.rendering.names import Model, application
-from embedfleet.rendering.replica import GoldenSettings
+from embedfleet.rendering.replica import GoldenSettings, ReplicaSettings
 from embedfleet_operator.observing.judging import Judged
 from embedfleet_operator.observing.seen import Seen
-from embedfleet_operator.rendering.rayservice import told_config
+from embedfleet_operator.rendering.rayservice import serve_config, told_config
 
-__all__ = ["gets_other_golden", "running_goldens"]
+__all__ = ["gets_other_golden", "other_defaults", "running_goldens"]
 
 
 def running_goldens(seen: Seen, names: Collection[str]) -> dict[str, Golden]:
@@ -44,14 +45,31 @@ def gets_other_golden(seen: Seen, each: Judged[Model]) -> bool:
     model, golden = each.resource, seen.goldens.get(each.ref)
     if model is None or golden is None or each.refusal is not None:
         return False
-    name = application(model)
-    state, deployed = seen.serve.applications.get(name), seen.serve.deployed.get(name)
-    if state is None or not state.pids or deployed is None:
+    deployed = _running(seen, model)
+    if deployed is None:
         return False
     before = _settings(deployed)
     if before is None:
         return model.spec.verification.golden_config_map_name is not None
     return before != GoldenSettings(golden=golden, bound=model.spec.verification.bound)
+
+
+def other_defaults(seen: Seen, each: Judged[Model]) -> ReplicaSettings | None:
+    """Give what a version that runs is to take over and may not be able to; None if nothing is."""
+    model, fleet = each.resource, seen.fleet.resource
+    if model is None or fleet is None or each.refusal is not None:
+        return None
+    deployed = _running(seen, model)
+    wanted = serve_config(fleet, [model], {})["applications"]
+    (after,) = (app for app in wanted if app["name"] == application(model))
+    return to_be_fitted(deployed, after) if deployed else None
+
+
+def _running(seen: Seen, model: Model) -> Mapping[str, Any] | None:
+    """Give the application of a model as Serve has it; None if no replica of it answers."""
+    name = application(model)
+    state = seen.serve.applications.get(name)
+    return seen.serve.deployed.get(name) if state is not None and state.pids else None
 
 
 def _settings(deployed: Mapping[str, Any] | None) -> GoldenSettings | None:

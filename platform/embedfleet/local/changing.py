@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
-from embedfleet.errors import InvalidManifest, Unavailable
-from embedfleet.local.deployment import deploy, last_deployed, refuse_unserved, serve_config
+from embedfleet.client.direct import describe_at
+from embedfleet.errors import EmbedfleetError, InvalidManifest, Unavailable
+from embedfleet.local.deployment import (
+    deploy,
+    last_deployed,
+    refuse_unserved,
+    serve_address,
+    serve_config,
+)
 from embedfleet.local.edge import reload_edge
 from embedfleet.local.edge_plan import edge_changes
 from embedfleet.local.readiness import Progress, applications, wait_ready
 from embedfleet.local.state import FleetState
+from embedfleet.rendering.fitting import check_dimensions, to_be_fitted
 from embedfleet.rendering.plan import Impact, Plan, plan
+from embedfleet.rendering.serve import ServeConfig
 from embedfleet.resources import Manifests
 
 __all__ = ["apply", "durations", "plan_against"]
 
 _DURATIONS: Final = "durations.json"
+_ASKING_SECONDS: Final = 10.0
 _IN_USE: Final = ("RUNNING", "UNHEALTHY")
 """A version that never came up has no contract that anybody could rely on."""
 
@@ -75,7 +87,12 @@ def durations(state: FleetState) -> dict[str, int]:
 def plan_against(
     manifests: Manifests, state: FleetState, *, allow_contract_change: bool = False
 ) -> Plan:
-    """Say what applying the manifests would do, and change nothing."""
+    """Say what applying the manifests would do, and change nothing.
+
+    Raises:
+        InvalidManifest: It cannot be applied, to anything or to the models that run.
+        Unavailable: A model that runs does not say whether it can be.
+    """
     fleet = manifests.only_fleet()
     refuse_unserved(manifests.of_fleet(fleet))
     if fleet.name != state.name:
@@ -86,13 +103,36 @@ def plan_against(
         )
     applied = last_deployed(state)
     desired = serve_config(manifests.of_fleet(fleet), state)
-    fixed = () if allow_contract_change else _in_use(state)
+    running = applications(state)
+    _refuse_unfit(applied.config, desired, {app.name for app in running if app.pids}, state)
+    in_use = [app.name for app in running if app.status in _IN_USE]
     edge = tuple(edge_changes(applied.fleet, fleet, int(state.endpoint.rpartition(":")[2])))
-    models = plan(applied.config, desired, immutable=fixed)
+    models = plan(applied.config, desired, immutable=() if allow_contract_change else in_use)
     touched = {change.resource for change in edge}
     unchanged = tuple(name for name in models.unchanged if name not in touched)
     return Plan((*edge, *models.changes), unchanged)
 
 
-def _in_use(state: FleetState) -> list[str]:
-    return [app.name for app in applications(state) if app.status in _IN_USE]
+def _refuse_unfit(
+    before: ServeConfig, after: ServeConfig, running: Collection[str], state: FleetState
+) -> None:
+    """Ask running embedders whether they can do what would be their default."""
+    known = {each["name"]: each for each in before["applications"]}
+    for application in after["applications"]:
+        name = application["name"]
+        settings = to_be_fitted(known[name], application) if name in {*known} & {*running} else None
+        if settings is None:
+            continue
+        model = application["args"]["name"]
+        try:
+            described = asyncio.run(describe_at(serve_address(state), name, model, _ASKING_SECONDS))
+            check_dimensions(settings, described.native_dimension)
+        except InvalidManifest as unfit:
+            raise InvalidManifest(
+                f"Nothing was changed: Embedder/{model}: {unfit.message}", field=unfit.field
+            ) from unfit
+        except EmbedfleetError as silent:
+            raise Unavailable(
+                f"Nothing was changed: Embedder/{model} does not say whether it can do the new "
+                f"default: {silent.message.rstrip('.')}. Try again when it answers."
+            ) from silent

@@ -16,7 +16,14 @@ from embedfleet.rendering.serve import ServeConfig, ServePorts, render_serve
 from embedfleet.resources import Fleet, Manifests
 from embedfleet.serve_rest import ServeRest
 
-__all__ = ["Deployed", "deploy", "last_deployed", "refuse_unserved", "serve_config"]
+__all__ = [
+    "Deployed",
+    "deploy",
+    "last_deployed",
+    "refuse_unserved",
+    "serve_address",
+    "serve_config",
+]
 
 _APPLIED: Final = "serve.json"
 _APPLIED_FLEET: Final = "fleet.json"
@@ -77,12 +84,18 @@ def serve_config(manifests: Manifests, state: FleetState) -> ServeConfig:
     return render_serve(manifests.fleets[0], manifests.models, ports)
 
 
+def serve_address(state: FleetState) -> str:
+    """Tell where Serve's own proxies answer, past the edge."""
+    host = urlsplit(state.dashboard).hostname or "127.0.0.1"
+    return f"{host}:{state.ports.serve_grpc}"
+
+
 def deploy(manifests: Manifests, state: FleetState) -> None:
     """Write the edge's files and hand the configuration to Serve."""
     fleet, folder = manifests.fleets[0], Path(state.folder)
     config = serve_config(manifests, state)
     host, _, port = state.endpoint.rpartition(":")
-    behind = urlsplit(state.dashboard).hostname or "127.0.0.1"
+    behind = serve_address(state).rpartition(":")[0]
     ports = EdgePorts(state.ports.serve_grpc, behind, int(port), host)
     edge = render_edge(fleet, manifests.models, ports)
     write_edge(edge, fleet.spec.tls, folder)

@@ -14,6 +14,8 @@ from typing import Any, Final
 
 from pydantic.alias_generators import to_camel
 
+from embedfleet.messages import Role
+from embedfleet.rendering.fitting import FITTED
 from embedfleet.rendering.names import ROUTER
 from embedfleet.rendering.serve import ServeConfig
 
@@ -40,19 +42,15 @@ class Impact(IntEnum):
 
 _GOLDEN: Final = ("user_config", "golden")
 _COMPARED: Final = "Running replicas compare their outputs first; one that misses them is stopped."
-_FITS: Final = (
-    "Running replicas take it over, unless their checkpoint cannot: those are stopped, and calls "
-    "fail where none is left."
-)
-_FITTED: Final = frozenset(
-    {
-        ("Embedder", "default_dimension"),
-        ("Embedder", "allowed_dimensions"),
-        ("Embedder", "default_output_type"),
-        ("Reranker", "default_instruction"),
-    }
-)
-"""Settings that a replica holds against its checkpoint, by kind."""
+_FITTED: Final[Mapping[Role, str]] = {
+    Role.EMBEDDER: (
+        "Running replicas take it over; they are asked first whether their checkpoint can."
+    ),
+    Role.RERANKER: (
+        "Running replicas take it over, unless it is too long for their checkpoint: those are "
+        "stopped, and calls fail where none is left."
+    ),
+}
 _MEANING: Final = {
     Impact.START: "Replicas start; nothing that runs is touched.",
     Impact.RECONFIGURE: "Running replicas take it over; nothing is interrupted.",
@@ -303,8 +301,9 @@ def _reason(resource: str, path: _Path, impact: Impact, after: Mapping[str, Any]
             reason += " Calls to a lone replica wait: spec.rollout.maxSurgePercent avoids it."
     if path[:2] == _GOLDEN:
         return _COMPARED
-    if path[0] == "user_config" and (resource.partition("/")[0], path[-1]) in _FITTED:
-        return _FITS
+    role = after["args"].get("role")
+    if path[0] == "user_config" and path[-1] in FITTED.get(role, ()):
+        return _FITTED[role]
     if path in _CONTRACT:
         embeds = resource.startswith("Embedder")
         effect = "vectors made before must be made again" if embeds else "scores change"

@@ -20,9 +20,9 @@ from embedfleet.messages import (
     TokenIds,
 )
 from embedfleet.prompts import query_head
+from embedfleet.rendering.fitting import check_dimensions
 from embedfleet.rendering.replica import ReplicaSettings
 from embedfleet.runtime.base import ModelRuntime, TokenizeRequest
-from embedfleet.runtime.fitting import check_dimensions
 from embedfleet.runtime.loading import LoadedModel
 from embedfleet.runtime.verification import row_of
 from embedfleet.tokenization import EmbeddingTokenizer, Tokenized

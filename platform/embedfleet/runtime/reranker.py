@@ -18,9 +18,9 @@ from embedfleet.messages import (
     Timings,
 )
 from embedfleet.prompts import rerank_head
+from embedfleet.rendering.fitting import check_pair
 from embedfleet.rendering.replica import ReplicaSettings
 from embedfleet.runtime.base import ModelRuntime, TokenizeRequest
-from embedfleet.runtime.fitting import check_pair
 from embedfleet.runtime.loading import LoadedModel
 from embedfleet.runtime.verification import row_of
 from embedfleet.scores import probabilities

@@ -6,11 +6,39 @@ only its tokenizer how long a prompt is. Knows no requests: it judges those that
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, Final
+
 from embedfleet.catalog import MIN_DIMENSION
 from embedfleet.errors import InvalidManifest
+from embedfleet.messages import Role
 from embedfleet.rendering.replica import ReplicaSettings
 
-__all__ = ["check_dimensions", "check_pair"]
+__all__ = ["FITTED", "check_dimensions", "check_pair", "to_be_fitted"]
+
+FITTED: Final[Mapping[Role, tuple[str, ...]]] = {
+    Role.EMBEDDER: ("default_dimension", "allowed_dimensions", "default_output_type"),
+    Role.RERANKER: ("default_instruction",),
+}
+"""Settings that a replica holds against its checkpoint."""
+
+
+def to_be_fitted(before: Mapping[str, Any], after: Mapping[str, Any]) -> ReplicaSettings | None:
+    """Give what running embedders are to take over and may not be able to do; None if nothing is.
+
+    Serve stops a replica that refuses settings, so whoever hands them over asks before. Other
+    arguments make other replicas, which refuse before they serve.
+
+    Args:
+        before: The application as Serve was given it.
+        after: As it is to be given.
+    """
+    if after["args"] != before["args"] or after["args"].get("role") != Role.EMBEDDER:
+        return None
+    old, new = (each["deployments"][0].get("user_config") or {} for each in (before, after))
+    if all(old.get(field) == new.get(field) for field in FITTED[Role.EMBEDDER]):
+        return None
+    return ReplicaSettings.model_validate(new)
 
 
 def check_dimensions(settings: ReplicaSettings, native: int) -> None:
