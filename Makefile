@@ -54,11 +54,11 @@ unit: setup ## Fast tests of pure code
 test: check tools ## Everything: the two halves often wait, so they run side by side
 	@$(MAKE) --no-print-directory --jobs=2 --keep-going test-fleets test-clusters
 
-test-fleets: setup ## Fleets on this machine, and training
-	@set -o pipefail; $(PYTEST) tests/integration tests/tuning 2>&1 | sed -u 's/^/[fleets]   /'
+test-fleets: setup ## Training, and fleets on this machine
+	@set -o pipefail; $(PYTEST) tests/tuning tests/parity tests/integration 2>&1 | sed -u 's/^/[fleets]   /'
 
-test-clusters: setup ## Parity, the operator on real control planes, and the whole chain
-	@set -o pipefail; $(PYTEST) tests/parity tests/clusters tests/e2e 2>&1 | sed -u 's/^/[clusters] /'
+test-clusters: setup ## The operator on real control planes, and the whole chain
+	@set -o pipefail; $(PYTEST) tests/clusters tests/e2e 2>&1 | sed -u 's/^/[clusters] /'
 
 chaos: setup tools ## Do one thing after the other to a fleet under traffic: about 40 minutes
 	@$(BIN)/python tests/e2e/chaos.py $(ARGS)
