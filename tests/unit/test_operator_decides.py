@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,6 +26,7 @@ from operator_samples import (
 from embedfleet.golden import Golden
 from embedfleet.messages import Role
 from embedfleet.resources.rules import Model
+from embedfleet_operator.acting.foreseeing import Foreseer
 from embedfleet_operator.acting.serve_clusters import read_state
 from embedfleet_operator.conditions.reasons import Reason
 from embedfleet_operator.conditions.verdicts import Refusal
@@ -171,23 +173,24 @@ def test_which_version_serves(
     assert found == ({} if dimension is None else {"emb-docs": dimension})
 
 
-UNFIT = "spec.dimension is 512: this checkpoint gives 32 to 256. Lower it."
+UNFIT = Refusal(Reason.INVALID, "spec.dimension is 512: this checkpoint gives 32 to 256.")
+SILENT = Refusal(Reason.UNREACHABLE, "Embedder/docs does not say.")
 
 
 @pytest.mark.parametrize(
     ("misfit", "is_known", "dimension", "accepted"),
     [
-        ("", True, 512, "TrueValid"),
+        (None, True, 512, "TrueValid"),
         (UNFIT, True, 128, "FalseInvalid"),
-        (None, True, 128, "TrueValid"),
+        (SILENT, True, 128, "FalseUnreachable"),
         # What nobody can tell of a model that never was seen well is left to its replicas.
-        (None, False, 512, "TrueValid"),
+        (SILENT, False, 512, "TrueValid"),
         (UNFIT, False, None, "FalseInvalid"),
     ],
     ids=["fits", "misfit", "silent", "silent-and-new", "misfit-and-new"],
 )
 def test_defaults_that_the_running_model_cannot_do_are_kept_from_it(
-    misfit: str | None, is_known: bool, dimension: int | None, accepted: str
+    misfit: Refusal | None, is_known: bool, dimension: int | None, accepted: str
 ) -> None:
     state, memory = served(Serve(), GUEST, embedder("docs", dimension=128))
     seen = known(
@@ -195,7 +198,7 @@ def test_defaults_that_the_running_model_cannot_do_are_kept_from_it(
         [embedder("docs", dimension=512)],
         serve=state,
         served=memory if is_known else {},
-        misfits={"Embedder/docs": misfit},
+        misfits={"Embedder/docs": misfit} if misfit else {},
     )
     decision = decide(seen)
     found = [
@@ -205,7 +208,25 @@ def test_defaults_that_the_running_model_cannot_do_are_kept_from_it(
     ]
     assert found == ([] if dimension is None else [dimension])
     assert conditions(decision.statuses["Embedder/docs"])["Accepted"] == accepted
-    assert (message(decision, "Embedder/docs") == UNFIT) is (misfit == UNFIT)
+    refused = accepted.startswith("False")
+    assert (misfit is not None and message(decision, "Embedder/docs") == misfit.message) is refused
+
+
+async def test_a_model_that_cannot_be_asked_is_told_of() -> None:
+    state, memory = served(Serve(), GUEST, embedder("docs", dimension=128))
+    seen = known(GUEST, [embedder("docs", dimension=64)], serve=state, served=memory)
+    with socket.socket() as taken:
+        # Bound, and nobody listens.
+        taken.bind(("127.0.0.1", 0))
+        foreseen = await Foreseer().foresee(seen, taken.getsockname())
+    decision = decide(foreseen)
+    assert conditions(decision.statuses["Embedder/docs"])["Accepted"] == "FalseUnreachable"
+    said = message(decision, "Embedder/docs")
+    assert said.startswith("Embedder/docs does not say whether it can do the new default: ")
+    assert said.endswith("It is asked again.")
+    # Nobody is asked about what stays as it is.
+    same = known(GUEST, [embedder("docs", dimension=128)], serve=state, served=memory)
+    assert await Foreseer().foresee(same, ("127.0.0.1", 1)) is same
 
 
 def test_a_version_that_goes_on_is_held_to_its_golden_outputs_while_serve_is_silent() -> None:

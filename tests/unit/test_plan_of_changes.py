@@ -268,15 +268,17 @@ def test_reason_says_who_waits(surge: int, says: str) -> None:
         ("quantization: {output: BINARY}", True),
         ("instruction: {default: x}", False),
         ("scaling: {maxReplicas: 3}", False),
-        # Other replicas are built, which refuse before they serve.
-        ("dimension: 64, maxTokens: 100", False),
+        # Other replicas of the same checkpoint.
+        ("dimension: 64, maxTokens: 100", True),
+        (f"dimension: 64, model: {{source: me/docs, revision: {OTHER}}}", False),
     ],
 )
 def test_what_running_replicas_are_asked_first(change: str, asked: bool) -> None:
-    (before, _), (after, router) = (
-        config(spec)["applications"] for spec in (DOCS, f"{DOCS}, {change}")
-    )
+    spec = change if "model:" in change else f"{DOCS}, {change}"
+    current, desired = config(DOCS), config(spec)
+    (before, _), (after, router) = current["applications"], desired["applications"]
     assert (to_be_fitted(before, after) is not None) is asked
+    assert ("they are asked first" in str(plan(current, desired))) is asked
     assert to_be_fitted(router, router) is None
 
 

@@ -19,6 +19,8 @@ from embedfleet.rendering.fitting import check_dimensions
 from embedfleet.rendering.names import Model, application
 from embedfleet.rendering.replica import ReplicaSettings
 from embedfleet_operator.acting.golden import record
+from embedfleet_operator.conditions.reasons import Reason
+from embedfleet_operator.conditions.verdicts import Refusal
 from embedfleet_operator.observing.held import gets_other_golden, other_defaults
 from embedfleet_operator.observing.judging import Judged
 from embedfleet_operator.observing.seen import Seen
@@ -40,16 +42,20 @@ class Foreseer:
     async def foresee(self, seen: Seen, address: tuple[str, int]) -> Seen:
         """Add what replicas would say to other golden outputs, and to other defaults."""
         held = [each for each in seen.models if gets_other_golden(seen, each)]
-        fitted = [(each, other) for each in seen.models if (other := other_defaults(seen, each))]
+        fitted = [
+            (each.ref, each.resource, other)
+            for each in seen.models
+            if each.resource is not None and (other := other_defaults(seen, each))
+        ]
         if not held and not fitted:
             return seen
         async with grpc.aio.insecure_channel("{}:{}".format(*address)) as channel:
             foreseen = await asyncio.gather(*(self._drift(channel, seen, each) for each in held))
-            misfits = await asyncio.gather(*(_misfit(channel, *each) for each in fitted))
+            misfits = await asyncio.gather(*(_misfit(channel, *what) for what in fitted))
         return replace(
             seen,
             foreseen={each.ref: said for each, said in zip(held, foreseen, strict=True)},
-            misfits={each.ref: said for (each, _), said in zip(fitted, misfits, strict=True)},
+            misfits={ref: said for (ref, *_), said in zip(fitted, misfits, strict=True) if said},
         )
 
     async def _drift(
@@ -76,17 +82,18 @@ class Foreseer:
 
 
 async def _misfit(
-    channel: grpc.aio.Channel, each: Judged[Model], settings: ReplicaSettings
-) -> str | None:
-    model = each.resource
-    if model is None:
-        return None
+    channel: grpc.aio.Channel, ref: str, model: Model, settings: ReplicaSettings
+) -> Refusal | None:
+    """Say why a model that runs must not be given its defaults; None if it can do them."""
     try:
         described = await describe(channel, application(model), model.name, _FIT_SECONDS)
         check_dimensions(settings, described.native_dimension)
     except InvalidManifest as unfit:
-        return unfit.message
-    except (EmbedfleetError, TimeoutError, OSError) as error:
-        _log.warning("defaults of %s: %s", each.ref, error)
-        return None
-    return ""
+        return Refusal(Reason.INVALID, unfit.message)
+    except EmbedfleetError as silent:
+        return Refusal(
+            Reason.UNREACHABLE,
+            f"{ref} does not say whether it can do the new default: "
+            f"{silent.message.rstrip('.')}. It is asked again.",
+        )
+    return None

@@ -135,8 +135,9 @@ REASONS: Final[Mapping[Reason, str]] = {
     Reason.TIMED_OUT: "KubeRay gave the cluster up for good: delete the RayService to start anew.",
     Reason.HEALTHY: "Nothing is wrong.",
     Reason.UNREACHABLE: (
-        "Ray's dashboard does not answer, so nothing is known: look at the head's pod, and whether "
-        "a NetworkPolicy or a wrong token keeps the operator out."
+        "Ray's dashboard, or a model that has to be asked, does not answer, so nothing is known: "
+        "look at the head's pod, and whether a NetworkPolicy or a wrong token keeps the operator "
+        "out."
     ),
     Reason.UNSUPPORTED: (
         "This release checks routes but does not answer to their names yet: clients name a model."

@@ -197,11 +197,16 @@ def _with_contracts_kept(seen: Seen) -> Seen:
 
 
 def _fitting(seen: Seen) -> Seen:
-    """Refuse defaults that the model which runs cannot do: its replicas would be stopped."""
-    misfits = {ref: Refusal(Reason.INVALID, said) for ref, said in seen.misfits.items() if said}
-    models = (
-        each.refused(misfits[each.ref]) if each.ref in misfits else each for each in seen.models
-    )
+    """Refuse defaults that the model which runs cannot do: its replicas would be stopped.
+
+    One that does not say goes on as it last served well, and if it never did, may try.
+    """
+    models = []
+    for each in seen.models:
+        refusal = seen.misfits.get(each.ref)
+        if refusal and (refusal.reason is Reason.INVALID or each.ref in seen.served):
+            each = each.refused(refusal)
+        models.append(each)
     return replace(seen, models=tuple(models))
 
 
@@ -246,12 +251,14 @@ def _serving(seen: Seen, fleet: Fleet) -> list[Model]:
     """Choose the version of each model that is to serve: the spec's, the last good one, or none."""
     found: list[Model] = []
     for each in seen.models:
-        model, last = each.resource, seen.served.get(each.ref)
-        if model is None or not may_serve(model_report(seen, each, Impact.NO_CHANGE, None)):
-            model = last
-        elif None in (seen.foreseen.get(each.ref, ""), seen.misfits.get(each.ref, "")):
-            # Nobody can tell whether it would go on: what was never seen well may try.
-            model = last or model
+        model = each.resource
+        unknown = seen.foreseen.get(each.ref, "") is None
+        if (
+            model is None
+            or unknown
+            or not may_serve(model_report(seen, each, Impact.NO_CHANGE, None))
+        ):
+            model = seen.served.get(each.ref)
         # The last good version may stand in a pool that is no more.
         if model is not None and _fits(model, fleet):
             found.append(model)

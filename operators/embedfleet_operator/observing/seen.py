@@ -12,7 +12,7 @@ from embedfleet.rendering.names import PREFIXES, ROUTER
 from embedfleet.rendering.serve_state import ApplicationStatus
 from embedfleet.resources import Fleet, ModelCache, ModelRoute
 from embedfleet.resources.rules import Model
-from embedfleet_operator.conditions.verdicts import Verdict
+from embedfleet_operator.conditions.verdicts import Refusal, Verdict
 from embedfleet_operator.crds.status import Verification
 from embedfleet_operator.observing.judging import Judged
 from embedfleet_operator.rendering import Manifest, Target
@@ -70,7 +70,7 @@ class Seen:
         cached: How the cache of a model is, by resource of the model.
         foreseen: Why running replicas would refuse golden outputs that they are yet to be given, by
             resource; empty if they would not, None if nobody can tell.
-        misfits: Why they could not do what is yet to be their default, likewise.
+        misfits: Why models that run must not be given what is to be their default, by resource.
         verified: How golden outputs came out, by resource.
         secrets: Secrets that it names; None for those that are missing.
         kuberay: The installed definition of RayService; None where there is none.
@@ -90,7 +90,7 @@ class Seen:
     goldens: Mapping[str, Golden] = field(default_factory=dict)
     cached: Mapping[str, Verdict] = field(default_factory=dict)
     foreseen: Mapping[str, str | None] = field(default_factory=dict)
-    misfits: Mapping[str, str | None] = field(default_factory=dict)
+    misfits: Mapping[str, Refusal] = field(default_factory=dict)
     verified: Mapping[str, tuple[Verdict, Verification | None]] = field(default_factory=dict)
     secrets: Mapping[str, Manifest | None] = field(default_factory=dict)
     kuberay: Manifest | None = None

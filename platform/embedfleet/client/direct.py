@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 import grpc
-from google.protobuf.message import DecodeError
-from grpc_status import rpc_status
 
 from embedfleet.client.models import to_model_info
 from embedfleet.client.options import ClientConfig
 from embedfleet.client.results import ModelInfo
-from embedfleet.client.transport import METHODS, Method, Target
+from embedfleet.client.transport import METHODS, Method, Target, rich_status
 from embedfleet.status import from_status
 from embedfleet.wire import model_pb2
 
@@ -41,11 +39,8 @@ async def ask(
             request, timeout=timeout, metadata=((_APPLICATION, application),)
         )
     except grpc.aio.AioRpcError as failure:
-        try:
-            status = rpc_status.from_call(failure)
-        except (ValueError, DecodeError):
-            status = None
-        raise from_status(failure.code(), failure.details() or "", status) from failure
+        details = failure.details() or ""
+        raise from_status(failure.code(), details, rich_status(failure)) from failure
 
 
 async def describe(

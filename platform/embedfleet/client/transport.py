@@ -29,7 +29,7 @@ from embedfleet.errors import (
 from embedfleet.status import from_status
 from embedfleet.wire import embedding_pb2, model_pb2, reranking_pb2
 
-__all__ = ["METHODS", "Method", "Target", "closed", "translate"]
+__all__ = ["METHODS", "Method", "Target", "closed", "rich_status", "translate"]
 
 _LOST_REPLICA: Final = "The actor "
 """Ray's own words, as INTERNAL, for a call that Serve's fallback proxy had passed on: the actor
@@ -133,11 +133,7 @@ class Target:
 
 def translate(failure: Any, target: Target, deadline: Deadline) -> EmbedfleetError:
     """Build the platform's error of a call that failed in `grpc` or `grpc.aio`."""
-    try:
-        status: status_pb2.Status | None = rpc_status.from_call(failure)
-    except (ValueError, DecodeError):
-        # Details that contradict the call: the call's own code counts.
-        status = None
+    status = rich_status(failure)
     error = from_status(failure.code(), failure.details() or "", status)
     if status is None and isinstance(error, DeadlineExceeded):
         return deadline.exceeded()
@@ -161,6 +157,16 @@ def translate(failure: Any, target: Target, deadline: Deadline) -> EmbedfleetErr
     if status is None and isinstance(error, TooLarge):
         return TooLarge(f"{error.message}. Send fewer or shorter items in one call.")
     return error
+
+
+def rich_status(failure: Any) -> status_pb2.Status | None:
+    """Read what a failed call says beyond its code and message; None if nothing that fits them."""
+    try:
+        found: status_pb2.Status | None = rpc_status.from_call(failure)
+    except (ValueError, DecodeError):
+        # Details that contradict the call: the call's own code counts.
+        return None
+    return found
 
 
 def _is_of_serve(message: str) -> bool:

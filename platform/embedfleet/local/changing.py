@@ -15,8 +15,8 @@ from embedfleet.local.deployment import (
     deploy,
     last_deployed,
     refuse_unserved,
-    serve_address,
     serve_config,
+    serve_host,
 )
 from embedfleet.local.edge import reload_edge
 from embedfleet.local.edge_plan import edge_changes
@@ -117,15 +117,16 @@ def _refuse_unfit(
     before: ServeConfig, after: ServeConfig, running: Collection[str], state: FleetState
 ) -> None:
     """Ask running embedders whether they can do what would be their default."""
-    known = {each["name"]: each for each in before["applications"]}
+    known = {each["name"]: each for each in before["applications"] if each["name"] in running}
+    address = f"{serve_host(state)}:{state.ports.serve_grpc}"
     for application in after["applications"]:
         name = application["name"]
-        settings = to_be_fitted(known[name], application) if name in {*known} & {*running} else None
+        settings = to_be_fitted(known[name], application) if name in known else None
         if settings is None:
             continue
         model = application["args"]["name"]
         try:
-            described = asyncio.run(describe_at(serve_address(state), name, model, _ASKING_SECONDS))
+            described = asyncio.run(describe_at(address, name, model, _ASKING_SECONDS))
             check_dimensions(settings, described.native_dimension)
         except InvalidManifest as unfit:
             raise InvalidManifest(

@@ -21,8 +21,8 @@ __all__ = [
     "deploy",
     "last_deployed",
     "refuse_unserved",
-    "serve_address",
     "serve_config",
+    "serve_host",
 ]
 
 _APPLIED: Final = "serve.json"
@@ -84,10 +84,9 @@ def serve_config(manifests: Manifests, state: FleetState) -> ServeConfig:
     return render_serve(manifests.fleets[0], manifests.models, ports)
 
 
-def serve_address(state: FleetState) -> str:
-    """Tell where Serve's own proxies answer, past the edge."""
-    host = urlsplit(state.dashboard).hostname or "127.0.0.1"
-    return f"{host}:{state.ports.serve_grpc}"
+def serve_host(state: FleetState) -> str:
+    """Tell on which machine Serve's own proxies answer, past the edge."""
+    return urlsplit(state.dashboard).hostname or "127.0.0.1"
 
 
 def deploy(manifests: Manifests, state: FleetState) -> None:
@@ -95,8 +94,7 @@ def deploy(manifests: Manifests, state: FleetState) -> None:
     fleet, folder = manifests.fleets[0], Path(state.folder)
     config = serve_config(manifests, state)
     host, _, port = state.endpoint.rpartition(":")
-    behind = serve_address(state).rpartition(":")[0]
-    ports = EdgePorts(state.ports.serve_grpc, behind, int(port), host)
+    ports = EdgePorts(state.ports.serve_grpc, serve_host(state), int(port), host)
     edge = render_edge(fleet, manifests.models, ports)
     write_edge(edge, fleet.spec.tls, folder)
     with ServeRest(state.dashboard, state.token) as serve:

@@ -16,27 +16,29 @@ from embedfleet.rendering.replica import ReplicaSettings
 
 __all__ = ["FITTED", "check_dimensions", "check_pair", "to_be_fitted"]
 
-FITTED: Final[Mapping[Role, tuple[str, ...]]] = {
-    Role.EMBEDDER: ("default_dimension", "allowed_dimensions", "default_output_type"),
-    Role.RERANKER: ("default_instruction",),
-}
-"""Settings that a replica holds against its checkpoint."""
+FITTED: Final = ("default_dimension", "allowed_dimensions", "default_output_type")
+"""Settings of an embedder that its replicas hold against the width of their checkpoint."""
+
+_CHECKPOINT: Final = ("source", "revision", "folder")
 
 
 def to_be_fitted(before: Mapping[str, Any], after: Mapping[str, Any]) -> ReplicaSettings | None:
     """Give what running embedders are to take over and may not be able to do; None if nothing is.
 
-    Serve stops a replica that refuses settings, so whoever hands them over asks before. Other
-    arguments make other replicas, which refuse before they serve.
+    Serve stops a replica that refuses settings, so whoever hands them over asks before. What a
+    replica of another checkpoint can do, none that runs can tell.
 
     Args:
         before: The application as Serve was given it.
         after: As it is to be given.
     """
-    if after["args"] != before["args"] or after["args"].get("role") != Role.EMBEDDER:
+    was, becomes = before["args"], after["args"]
+    if becomes.get("role") != Role.EMBEDDER:
+        return None
+    if any(was.get(field) != becomes.get(field) for field in _CHECKPOINT):
         return None
     old, new = (each["deployments"][0].get("user_config") or {} for each in (before, after))
-    if all(old.get(field) == new.get(field) for field in FITTED[Role.EMBEDDER]):
+    if all(old.get(field) == new.get(field) for field in FITTED):
         return None
     return ReplicaSettings.model_validate(new)
 

@@ -14,8 +14,7 @@ from typing import Any, Final
 
 from pydantic.alias_generators import to_camel
 
-from embedfleet.messages import Role
-from embedfleet.rendering.fitting import FITTED
+from embedfleet.rendering.fitting import FITTED, to_be_fitted
 from embedfleet.rendering.names import ROUTER
 from embedfleet.rendering.serve import ServeConfig
 
@@ -42,15 +41,11 @@ class Impact(IntEnum):
 
 _GOLDEN: Final = ("user_config", "golden")
 _COMPARED: Final = "Running replicas compare their outputs first; one that misses them is stopped."
-_FITTED: Final[Mapping[Role, str]] = {
-    Role.EMBEDDER: (
-        "Running replicas take it over; they are asked first whether their checkpoint can."
-    ),
-    Role.RERANKER: (
-        "Running replicas take it over, unless it is too long for their checkpoint: those are "
-        "stopped, and calls fail where none is left."
-    ),
-}
+_ASKED: Final = "Running replicas take it over; they are asked first whether their checkpoint can."
+_MAY_BE_TOO_LONG: Final = (
+    "Running replicas take it over, unless it is too long for spec.maxPairTokens: those are "
+    "stopped, and calls fail where none is left."
+)
 _MEANING: Final = {
     Impact.START: "Replicas start; nothing that runs is touched.",
     Impact.RECONFIGURE: "Running replicas take it over; nothing is interrupted.",
@@ -248,7 +243,7 @@ def _changes(
         field, impact = _field(resource, path)
         if fixed and path in _CONTRACT:
             impact = Impact.REFUSED
-        reason = _reason(resource, path, impact, after)
+        reason = _reason(resource, path, impact, before, after)
         change = Change(resource, field, old.get(path), new.get(path), impact, reason)
         # One field may set several values: the gravest of them is what it does.
         if field not in found or impact > found[field].impact:
@@ -291,7 +286,13 @@ def _field(resource: str, path: _Path) -> tuple[str, Impact]:
     return ".".join(path), Impact.RESTART_APP
 
 
-def _reason(resource: str, path: _Path, impact: Impact, after: Mapping[str, Any]) -> str:
+def _reason(
+    resource: str,
+    path: _Path,
+    impact: Impact,
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+) -> str:
     reason = _MEANING[impact]
     deployment = after["deployments"][0]
     if impact in (Impact.ROLL_REPLICAS, Impact.RESTART_APP):
@@ -301,9 +302,10 @@ def _reason(resource: str, path: _Path, impact: Impact, after: Mapping[str, Any]
             reason += " Calls to a lone replica wait: spec.rollout.maxSurgePercent avoids it."
     if path[:2] == _GOLDEN:
         return _COMPARED
-    role = after["args"].get("role")
-    if path[0] == "user_config" and path[-1] in FITTED.get(role, ()):
-        return _FITTED[role]
+    if path[0] == "user_config" and path[-1] in FITTED and to_be_fitted(before, after):
+        return _ASKED
+    if path == ("user_config", "default_instruction") and resource.startswith("Reranker"):
+        return _MAY_BE_TOO_LONG
     if path in _CONTRACT:
         embeds = resource.startswith("Embedder")
         effect = "vectors made before must be made again" if embeds else "scores change"
