@@ -60,14 +60,14 @@ def covers(live: Any, said: Any) -> bool:
     Lists of things with names are compared by name, others entry by entry; what is empty may be
     missing, since Go leaves it out.
     """
+    if isinstance(said, str):
+        return live == said or (live is None and not said)
     if isinstance(said, Mapping):
         if live is None:
             return not said
         return isinstance(live, Mapping) and all(covers(live.get(k), v) for k, v in said.items())
-    if isinstance(said, Sequence) and not isinstance(said, str):
+    if isinstance(said, Sequence):
         return _covers_list(live, said)
-    if said in (None, "") and live is None:
-        return True
     return bool(live == said and isinstance(live, bool) == isinstance(said, bool))
 
 
