@@ -1,6 +1,6 @@
-"""One of two processes that train together: `python gloo_runs.py RANK WHAT FOLDER [WHAT FOLDER]`.
+"""One of two processes that train together: `python gloo_runs.py RANK ROLE WHAT FOLDER [...]`.
 
-FOLDER holds `tune.yaml` of an embedder; WHAT is one of `PARTS`. Meets the other process by a file
+FOLDER holds `tune.yaml` of that role; WHAT is one of `PARTS`. Meets the other process by a file
 beside its output that is named after both. Does one after the other, since starting takes longest.
 """
 
@@ -20,11 +20,13 @@ from embedfleet.messages import Role
 from embedfleet.tuning.batches import Share, micro_batches
 from embedfleet.tuning.preparing import prepare
 from embedfleet.tuning.sections import Strategy
-from embedfleet.tuning.settings import EmbedderSettings, read_settings
+from embedfleet.tuning.settings import EmbedderSettings, RerankerSettings, read_settings
 from embedfleet.tuning.sharding import shard, whole
 from embedfleet.tuning.stepping import Stepper
 from embedfleet.tuning.training import train
 from embedfleet.tuning.workers import Worker
+
+Settings = EmbedderSettings | RerankerSettings
 
 NUM_WORKERS = 2
 KILLED = 9
@@ -32,7 +34,7 @@ PATIENCE = timedelta(seconds=240)
 """For the other process: one that waits for a message never sent ends after it."""
 
 
-def train_together(settings: EmbedderSettings, worker: Worker) -> None:
+def train_together(settings: Settings, worker: Worker) -> None:
     """Train to the end."""
     train(settings, worker, Quiet())
 
@@ -45,7 +47,7 @@ class Killed(Quiet):
             os._exit(KILLED)
 
 
-def train_until_killed(settings: EmbedderSettings, worker: Worker) -> None:
+def train_until_killed(settings: Settings, worker: Worker) -> None:
     """Train until the leading worker is gone, and end as its peers do then."""
     try:
         train(settings, worker, Killed())
@@ -53,7 +55,7 @@ def train_until_killed(settings: EmbedderSettings, worker: Worker) -> None:
         os._exit(KILLED)
 
 
-def step_together(settings: EmbedderSettings, worker: Worker) -> None:
+def step_together(settings: Settings, worker: Worker) -> None:
     """Leave the gradients of the first batch, cached by one worker's count and not by the other's.
 
     No worker's own share is all of it: the limit is what the smaller one has.
@@ -64,9 +66,7 @@ def step_together(settings: EmbedderSettings, worker: Worker) -> None:
     torch.save(gradients, f"{settings.output.folder}.{worker.share.rank}.pt")
 
 
-def first_gradients(
-    settings: EmbedderSettings, worker: Worker, whole_tokens: int
-) -> dict[str, Tensor]:
+def first_gradients(settings: Settings, worker: Worker, whole_tokens: int) -> dict[str, Tensor]:
     """Compute the gradients of the first batch, whole, by name."""
     prepared = prepare(settings, worker.share)
     if worker.sharded:
@@ -76,7 +76,7 @@ def first_gradients(
     return {name: whole(p.grad) for name, p in named if p.grad is not None}
 
 
-def _padded_tokens(settings: EmbedderSettings, rank: int) -> int:
+def _padded_tokens(settings: Settings, rank: int) -> int:
     sequences = prepare(settings, Share(rank, NUM_WORKERS)).batches.batch(0).sequences
     limit = settings.batch.micro_batch_tokens
     assert limit is not None
@@ -86,9 +86,8 @@ def _padded_tokens(settings: EmbedderSettings, rank: int) -> int:
 PARTS = {"train": train_together, "kill": train_until_killed, "step": step_together}
 
 
-def do(what: str, rank: int, folder: Path) -> None:
-    settings = read_settings(folder / "tune.yaml", Role.EMBEDDER)
-    assert isinstance(settings, EmbedderSettings)
+def do(role: Role, what: str, rank: int, folder: Path) -> None:
+    settings = read_settings(folder / "tune.yaml", role)
     store = f"file://{settings.output.folder}.{what}"
     dist.init_process_group("gloo", store, rank=rank, world_size=NUM_WORKERS, timeout=PATIENCE)
     sharded = settings.workers.strategy is Strategy.FSDP
@@ -97,5 +96,6 @@ def do(what: str, rank: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    for part, place in zip(sys.argv[2::2], sys.argv[3::2], strict=True):
-        do(part, int(sys.argv[1]), Path(place))
+    own_rank, *told = sys.argv[1:]
+    for role, part, place in zip(told[0::3], told[1::3], told[2::3], strict=True):
+        do(Role(role), part, int(own_rank), Path(place))

@@ -103,7 +103,12 @@ def live() -> Iterator[Live]:
 
 
 class Traffic:
-    """Constant calls by the SDK, one after the other, until it is left."""
+    """Calls by the SDK, one after the other, until it is left.
+
+    A rest between two leaves replicas that start the cores they start on.
+    """
+
+    _REST_SECONDS = 0.05
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
@@ -121,6 +126,7 @@ class Traffic:
                     self.answered += 1
                 except Exception as error:
                     self.failures.append(error)
+                self._over.wait(self._REST_SECONDS)
 
     def __enter__(self) -> "Traffic":
         self._thread.start()
@@ -158,16 +164,6 @@ def test_nothing_changes_where_nothing_differs(live):
     before = live.pids()
     assert live.apply(small(*DOCS), RELEVANCE).impact is Impact.NO_CHANGE
     assert live.pids() == before
-
-
-def test_fleets_run_side_by_side(live, fleet):
-    assert live.state.endpoint != fleet.endpoint
-    for state, served in ((live.state, {"docs", "relevance"}), (fleet, {"docs", "relevance"})):
-        with Client(state.endpoint) as client:
-            assert {model.name for model in client.models()} == served
-    assert not {p.pid for p in processes_of(fleet.fleet_id)} & {
-        p.pid for p in processes_of(live.state.fleet_id)
-    }
 
 
 def test_settings_reach_running_replicas(live):
@@ -328,6 +324,16 @@ def test_replicas_are_replaced_under_traffic(live, tmp_path):
     assert len(after["emb-docs"]) == 1
     assert not set(before["emb-docs"]) & set(after["emb-docs"])
     assert after["rrk-relevance"] == before["rrk-relevance"]
+
+
+def test_fleets_run_side_by_side(live, fleet):
+    assert live.state.endpoint != fleet.endpoint
+    for state, served in ((live.state, {"docs", "relevance"}), (fleet, {"docs", "relevance"})):
+        with Client(state.endpoint) as client:
+            assert {model.name for model in client.models()} == served
+    assert not {p.pid for p in processes_of(fleet.fleet_id)} & {
+        p.pid for p in processes_of(live.state.fleet_id)
+    }
 
 
 def test_down_leaves_nothing(live):

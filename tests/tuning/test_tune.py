@@ -116,13 +116,10 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(place: Path) -> None:
     assert all(torch.equal(t, expected[name]) for name, t in weights(place, "full").items())
 
 
-@pytest.mark.parametrize(
-    ("role", "strategy"),
-    [(Role.EMBEDDER, "ddp"), (Role.EMBEDDER, "fsdp"), (Role.RERANKER, "fsdp")],
-)
-def test_two_workers_of_ray_learn_what_one_does(place: Path, role: Role, strategy: str) -> None:
+def test_two_workers_of_ray_learn_what_one_does(place: Path) -> None:
+    """Role and strategy reach Ray's workers; what each does is in `test_workers.py`."""
+    role, workers = Role.RERANKER, {"count": 2, "cpus": 0.5, "strategy": "fsdp"}
     train_here(role, settings(place, role, "alone"))
-    workers = {"count": 2, "cpus": 0.5, "strategy": strategy}
     both = tune(role, settings(place, role, "both", workers=workers))
     assert both.returncode == 0, both.stderr
     assert losses(place / "both") == pytest.approx(losses(place / "alone"), abs=1e-4)
