@@ -62,6 +62,8 @@ def test_no_such_fleet(tmp_path, names, name, said):
         with pytest.raises(Unavailable, match=said) as refused:
             choose(settings(tmp_path), name)
         assert "embedfleet up -f PATH" in refused.value.message
+        # What changes a fleet takes no endpoint: only calls are told of one.
+        assert ("--endpoint" in refused.value.message) is (choose is default_endpoint)
 
 
 def test_a_configured_endpoint_is_no_fleet_of_this_machine(tmp_path):

@@ -11,6 +11,8 @@ from click.testing import CliRunner
 
 from embedfleet.cli.inputs import texts_from
 from embedfleet.cli.main import COMMANDS, cli, run
+from embedfleet.cli.up import first_calls
+from embedfleet.resources.fleet import Tls
 
 
 def call(*arguments, stdin=b"", environment=None):
@@ -167,3 +169,22 @@ def test_the_lines_of_a_file_are_counted_before_they_are_read(tmp_path):
     (tmp_path / "texts.txt").write_bytes(b"one\n\ntwo")
     texts = texts_from([], str(tmp_path / "texts.txt"), "text")
     assert (texts.total, list(texts.items)) == (3, ["one", "", "two"])
+
+
+@pytest.mark.parametrize(
+    ("files", "ours", "grpcurl"),
+    [
+        (None, "models", "-plaintext"),
+        (("certificateFile", "privateKeyFile"), "models --tls-ca CA.pem", "-cacert CA.pem"),
+        (
+            ("certificateFile", "privateKeyFile", "clientCaFile"),
+            "models --tls-ca CA.pem --tls-cert CERT.pem --tls-key KEY.pem",
+            "-cacert CA.pem -cert CERT.pem -key KEY.pem",
+        ),
+    ],
+)
+def test_a_fleet_that_is_up_tells_how_it_is_called(files, ours, grpcurl):
+    tls = None if files is None else Tls.model_validate(dict.fromkeys(files, "/x.pem"))
+    said = first_calls("demo", "127.0.0.1:9000", tls).splitlines()
+    assert said[0] == f"  embedfleet {ours}"
+    assert said[2] == f"  grpcurl {grpcurl} 127.0.0.1:9000 list"

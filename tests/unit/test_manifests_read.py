@@ -187,5 +187,15 @@ def test_every_unreadable_file_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "---\n", "# nothing\n"])
 def test_nothing_is_not_a_fleet(text: str) -> None:
-    with pytest.raises(InvalidManifest, match="hold no resource"):
+    with pytest.raises(InvalidManifest, match=r"^text\[1\]: file: holds no resource"):
         parse_manifests(text)
+
+
+def test_what_is_empty_is_named(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    with pytest.raises(InvalidManifest) as refused:
+        load_manifests([tmp_path / "folder", tmp_path / "empty.yaml"])
+    found = [(p.file, p.limit) for p in refused.value.problems]
+    named = (f"{tmp_path}/folder/", f"{tmp_path}/empty.yaml")
+    assert found == [(each, "holds no resource") for each in named]

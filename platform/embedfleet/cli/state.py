@@ -19,10 +19,7 @@ def choose_fleet(settings: Settings, name: str = "") -> FleetState:
     states = list_states(settings.home)
     running = ", ".join(state.name for state in states)
     if not states:
-        raise Unavailable(
-            "No fleet runs on this machine. Start one with `embedfleet up -f PATH`; calls reach "
-            "one elsewhere with --endpoint HOST:PORT."
-        )
+        raise Unavailable("No fleet runs on this machine. Start one with `embedfleet up -f PATH`.")
     if name:
         states = [state for state in states if state.name == name]
     if not states:
@@ -39,7 +36,17 @@ def choose_fleet(settings: Settings, name: str = "") -> FleetState:
 
 
 def default_endpoint(settings: Settings, fleet: str = "") -> str:
-    """Give the `host:port` of the fleet to call: the one named, else the one configured."""
+    """Give the `host:port` of the fleet to call: the one named, else the one configured.
+
+    Raises:
+        Unavailable: It would be one of this machine, and is not here.
+        InvalidRequest: Several run, and none was named.
+    """
     if settings.endpoint and not fleet:
         return settings.endpoint
-    return choose_fleet(settings, fleet).endpoint
+    try:
+        return choose_fleet(settings, fleet).endpoint
+    except Unavailable as missing:
+        raise Unavailable(
+            f"{missing.message} Call one elsewhere with --endpoint HOST:PORT."
+        ) from None

@@ -17,8 +17,9 @@ from embedfleet.local.fleet import Up, bring_up, take_down
 from embedfleet.local.node import processes_of
 from embedfleet.local.state import FleetState
 from embedfleet.resources import load_manifests
+from embedfleet.resources.fleet import Tls
 
-__all__ = ["up"]
+__all__ = ["first_calls", "up"]
 
 
 def _dashboard(context: click.Context, option: click.Parameter, url: str) -> str:
@@ -60,8 +61,12 @@ def up(files: tuple[str, ...], detach: bool, **given: Any) -> None:
     """
     settings, console = Settings.load(), Console(highlight=False)
     how = Up(home=settings.home, environment=settings.environment, **given)
-    state = bring_up(load_manifests(files, sys.stdin), how, reporter(console))
-    _print_next(console, state)
+    manifests = load_manifests(files, sys.stdin)
+    state = bring_up(manifests, how, reporter(console))
+    console.print(f"\nFleet [bold]{state.name}[/bold] answers at [bold]{state.endpoint}[/bold]")
+    console.print(
+        first_calls(state.name, state.endpoint, manifests.only_fleet().spec.tls), soft_wrap=True
+    )
     if detach:
         return
     console.print("\nCtrl-C stops it.")
@@ -83,11 +88,17 @@ def _watch(state: FleetState) -> None:
     raise Unavailable(f"Fleet {state.name!r} has ended. Look at its logs in {state.folder}.")
 
 
-def _print_next(console: Console, state: FleetState) -> None:
-    console.print(f"\nFleet [bold]{state.name}[/bold] answers at [bold]{state.endpoint}[/bold]")
-    console.print(
-        "  embedfleet models\n"
-        '  embedfleet embed --model NAME --document "some text"\n'
-        f"  grpcurl -plaintext {state.endpoint} list\n"
-        f"  embedfleet down --fleet {state.name}"
+def first_calls(fleet: str, endpoint: str, tls: Tls | None) -> str:
+    """Say what to type next: calls with the certificates that the fleet asks for."""
+    ours = theirs = ""
+    if tls is not None:
+        ours, theirs = " --tls-ca CA.pem", "-cacert CA.pem"
+        if tls.verifies_clients:
+            ours += " --tls-cert CERT.pem --tls-key KEY.pem"
+            theirs += " -cert CERT.pem -key KEY.pem"
+    return (
+        f"  embedfleet models{ours}\n"
+        f'  embedfleet embed{ours} --model NAME --document "some text"\n'
+        f"  grpcurl {theirs or '-plaintext'} {endpoint} list\n"
+        f"  embedfleet down --fleet {fleet}"
     )

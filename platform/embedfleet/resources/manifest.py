@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final, TextIO
@@ -103,7 +103,10 @@ def load_manifests(paths: Sequence[str | Path], stdin: TextIO | None = None) -> 
         if str(path) == _STDIN and stdin is not None:
             texts.append(("stdin", stdin.read()))
             continue
-        for file in _files(Path(path)):
+        files = _files(Path(path))
+        if not files:
+            texts.append((f"{path}/", ""))
+        for file in files:
             try:
                 texts.append((str(file), file.read_bytes().decode()))
             except UnicodeDecodeError as error:
@@ -130,7 +133,7 @@ def _files(path: Path) -> list[Path]:
     return sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES and file.is_file())
 
 
-def _manifests(texts: Iterable[tuple[str, str]], problems: list[Problem]) -> Manifests:
+def _manifests(texts: Sequence[tuple[str, str]], problems: list[Problem]) -> Manifests:
     parsed: list[tuple[Document, Resource]] = []
     documents: list[Document] = []
     for file, text in texts:
@@ -145,9 +148,8 @@ def _manifests(texts: Iterable[tuple[str, str]], problems: list[Problem]) -> Man
             else:
                 parsed.append((document, judged))
     if not documents and not problems:
-        problems.append(
-            _file_problem("manifests", "hold no resource", f"Known kinds: {', '.join(KINDS)}.")
-        )
+        known = f"Known kinds: {', '.join(KINDS)}."
+        problems.extend(_file_problem(file, "holds no resource", known) for file, _ in texts)
     problems.extend(_together(parsed, documents))
     if problems:
         raise InvalidManifest.of(tuple(problems))
