@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+from embedfleet.checkpoint import resolve
 from embedfleet.cli.main import run
 
 WORDS = [f"{a}{b}" for a in ("bar", "cel", "dim", "fon", "gul") for b in ("ak", "et", "in", "os")]
@@ -85,6 +89,45 @@ def test_a_file_that_takes_no_more_costs_no_result(
     assert "--json is /dev/full, which cannot be written: No space left on device." in found.err
     assert (tmp_path / "r.png").stat().st_size > 10_000
     assert [each.name for each in tmp_path.iterdir()] == ["r.png"]
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    """A copy of the embedder whose layers give no numbers: no file of it tells."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(resolve("embedded/embedder"), folder)
+    tensors = load_file(folder / "model.safetensors")
+    for name, tensor in tensors.items():
+        if name.endswith("down_proj.weight"):
+            tensor.fill_(torch.nan)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def test_a_model_that_fails_costs_nothing_of_those_before_it(
+    data: Path, damaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "r.json"
+    arguments = f"--model {damaged} --data {data} --output-types float32 --json {report}"
+    assert run(["evaluate", *MODEL, *RERANKER, *QUIETLY, *arguments.split()]) == 1
+    found = capsys.readouterr()
+    assert "Quality on words" in found.out
+    assert "damaged failed, and the rest was not measured: embedding 0 of " in found.err
+    assert "is not finite" in found.err
+    names = [each["name"] for each in json.loads(report.read_text())["systems"]]
+    assert names == ["bm25", "embedder", "embedder@32", "embedder@64", "embedder@128"]
+
+
+def test_where_nothing_was_measured_only_the_failure_is_told(
+    data: Path, damaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("text_a\ttext_b\tscore\nbarak\tgulos\t1\ncelet\tdimin\t2\n")
+    arguments = f"--model {damaged} --similarity {pairs}"
+    assert run(["evaluate", *QUIETLY, *arguments.split()]) == 1
+    found = capsys.readouterr()
+    assert found.out == ""
+    assert "is not finite" in found.err
 
 
 @pytest.mark.parametrize(

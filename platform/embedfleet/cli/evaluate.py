@@ -22,7 +22,7 @@ from embedfleet.evaluation.comparing import MEAN, compare
 from embedfleet.evaluation.evaluating import evaluate as run
 from embedfleet.evaluation.extra import needed
 from embedfleet.evaluation.lexical import BM25
-from embedfleet.evaluation.mteb_tasks import find_tasks, load_tasks, run_tasks
+from embedfleet.evaluation.mteb_tasks import TaskScores, find_tasks, load_tasks, run_tasks
 from embedfleet.evaluation.plotting import plot
 from embedfleet.evaluation.report import Asked, report
 from embedfleet.evaluation.settings import Candidate, Data, Settings, Watch
@@ -166,8 +166,9 @@ def evaluate(**given: Any) -> None:
     sources = {each.label: each.source for each in (*models, *rerankers)}
     asked = Asked(settings, sources, given["baseline"], given["seed"])
     compared = compare(results, asked.baseline, asked.seed)
-    scores = run_tasks(tasks, models, settings)
-    _leave(report(asked, results, compared, scores.records), given, scores.failure)
+    scores = TaskScores() if results.failure else run_tasks(tasks, models, settings)
+    failure = results.failure or scores.failure
+    _leave(report(asked, results, compared, scores.records), given, failure)
 
 
 def _leave(made: dict[str, Any], given: dict[str, Any], failure: EmbedfleetError | None) -> None:

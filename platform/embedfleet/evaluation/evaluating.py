@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from embedfleet import engine
+from embedfleet.errors import EmbedfleetError
 from embedfleet.evaluation.beir import RetrievalDataset
 from embedfleet.evaluation.encoding import (
     Encoded,
@@ -170,17 +171,28 @@ def evaluate(
         settings: What is measured.
         watch: Who is told.
 
+    Returns:
+        What was measured, up to the first model that fails.
+
     Raises:
-        EmbedfleetError: A model cannot be loaded, or a dimension is none of a model's.
+        EmbedfleetError: A model's files are not right, a dimension is none of a model's, or a model
+            failed before anything was measured.
     """
     embedders, rerankers = models
     _check(embedders, rerankers, settings)
     running = _Evaluation(data, settings, watch, Kind.EMBEDDER if embedders else Kind.BM25)
     running.baseline()
-    for candidate in embedders if data.datasets or data.pairs else ():
-        running.embedder(candidate)
-    for candidate in rerankers:
-        running.reranker(candidate)
+    measures = [(running.embedder, each) for each in embedders if data.datasets or data.pairs]
+    measures += [(running.reranker, each) for each in rerankers]
+    for measure, candidate in measures:
+        try:
+            measure(candidate)
+        # torch's own for memory that a device lacks is a RuntimeError.
+        except (EmbedfleetError, RuntimeError, MemoryError) as failure:
+            running.results.ended(candidate.label, failure)
+            if not running.results.systems:
+                raise
+            break
     return running.results
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from embedfleet.errors import EmbedfleetError, EngineError
 from embedfleet.evaluation.beir import RetrievalDataset
 from embedfleet.evaluation.measures import measure
 from embedfleet.evaluation.ranking import Ranking
@@ -80,6 +82,7 @@ class Results:
         values: By dataset and system name: (num_queries, num_measures).
         costs: By dataset and system name.
         cosines: Of each pair of texts, by name of the pairs and system name.
+        failure: What ended it early, and with which model.
     """
 
     datasets: tuple[RetrievalDataset, ...]
@@ -88,6 +91,7 @@ class Results:
     values: dict[tuple[str, str], npt.NDArray[np.float64]] = field(default_factory=dict)
     costs: dict[tuple[str, str], Cost] = field(default_factory=dict)
     cosines: dict[tuple[str, str], npt.NDArray[np.float64]] = field(default_factory=dict)
+    failure: EmbedfleetError | None = None
 
     def add(self, dataset: RetrievalDataset, system: System, ranking: Ranking, cost: Cost) -> None:
         """Measure a ranking and keep what came out."""
@@ -99,6 +103,18 @@ class Results:
         """Keep a system's cosines of pairs."""
         self.systems.setdefault(system.name, system)
         self.cosines[pairs.name, system.name] = cosines
+
+    def ended(self, model: str, failure: Exception) -> None:
+        """Keep what a model failed with, and nothing that was measured of it: half is no mean."""
+        said = str(failure) or type(failure).__name__
+        self.failure = EngineError(f"{model} failed, and the rest was not measured: {said}")
+        left = {name for name, system in self.systems.items() if system.model == model}
+        for name in left:
+            del self.systems[name]
+        measured: tuple[dict[tuple[str, str], Any], ...] = (self.values, self.costs, self.cosines)
+        for kept in measured:
+            for key in [key for key in kept if key[1] in left]:
+                del kept[key]
 
     def cost(self, system: str) -> Cost:
         """Add up a system's costs over all datasets."""
