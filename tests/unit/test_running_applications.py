@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 import pytest
@@ -15,6 +16,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 
 from embedfleet.errors import Unavailable
+from embedfleet.wire import embedding_pb2 as wire_embedding
 from embedfleet.wire import model_pb2 as wire_model
 
 with warnings.catch_warnings():
@@ -161,8 +163,8 @@ async def test_what_is_no_fault_of_ray_is_not_hidden() -> None:
         await RunningApplications(Controller(KeyError("a bug")), Clock()).get()
 
 
-def router(controller: Controller) -> Router:
-    made = Router(controller)
+def router(controller: Controller, *find: Any) -> Router:
+    made = Router(controller, *find)
     model = {"name": "docs", "role": "embedder", "application": "emb-docs"}
     made.reconfigure({"fleet": "f", "models": [model]})
     return made
@@ -192,3 +194,52 @@ async def test_a_watch_outlives_a_controller_that_is_away() -> None:
     controller.answer = BOTH
     assert (await anext(watch)).status == Health.SERVING
     await watch.aclose()
+
+
+class Handle:
+    """Of an application whose replicas give the same bytes to every call."""
+
+    forward = property(lambda self: self)
+
+    async def remote(self, *_: object) -> tuple[bytes, bytes]:
+        return b"answer", b""
+
+
+class Finder(Controller):
+    """Serve's search for an application's handle, while its controller is what it is told to be."""
+
+    def __call__(self, application: str) -> Any:
+        super().__call__()
+        return Handle()
+
+
+async def embed(made: Router) -> Context:
+    context = Context()
+    await made.Embed(received(wire_embedding.EmbedRequest(model=b"docs")), context)
+    return context
+
+
+async def test_calls_that_wait_for_a_handle_take_one_thread() -> None:
+    finder = Finder(BOTH)
+    made = router(Controller(BOTH), finder)
+    async with hanging(finder):
+        calls = [asyncio.create_task(embed(made)) for _ in range(200)]
+        await until(lambda: finder.num_asked > 0)
+        calls[0].cancel()
+        await asyncio.wait([calls[0]])
+        # What others have to do in threads goes on.
+        async with asyncio.timeout(30):
+            await asyncio.to_thread(int)
+    assert {call.code for call in await asyncio.gather(*calls[1:])} == {None}
+    assert finder.num_asked == 1
+
+
+async def test_a_handle_that_was_not_found_is_looked_for_again() -> None:
+    finder = Finder(RayServeException("no controller"))
+    made = router(Controller(BOTH), finder)
+    refused = await asyncio.gather(*(embed(made) for _ in range(3)))
+    assert {call.code for call in refused} == {grpc.StatusCode.UNAVAILABLE}
+    assert finder.num_asked == 1
+    finder.answer = BOTH
+    assert (await embed(made)).code is None
+    assert finder.num_asked == 2

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from typing import Any, Final
 
 from google.protobuf.message import Message
@@ -39,6 +40,9 @@ from embedfleet.wire import reranking_pb2 as wire_reranking
 
 __all__ = ["Router"]
 
+Find = Callable[[str], DeploymentHandle]
+"""Finds the handle of an application, or raises what Serve does."""
+
 DESCRIBE_TIMEOUT_SECONDS: Final = 2.0
 HEALTH_WATCH_SECONDS: Final = 5.0
 
@@ -46,10 +50,11 @@ HEALTH_WATCH_SECONDS: Final = 5.0
 class Router(Ingress):
     """Ingress of the application `router`; its settings name every model of the fleet."""
 
-    def __init__(self, ask: Ask = ask_serve) -> None:
+    def __init__(self, ask: Ask = ask_serve, find: Find = serve.get_app_handle) -> None:
         self._settings = RouterSettings(fleet="")
         self._by_name: dict[str, RoutedModel] = {}
-        self._handles: dict[str, DeploymentHandle] = {}
+        self._find_handle = find
+        self._handles: dict[str, asyncio.Task[DeploymentHandle]] = {}
         self._running = RunningApplications(ask)
         unary: dict[type[Message], UnaryHandler] = {
             wire_embedding.EmbedRequest: self._forward,
@@ -93,12 +98,18 @@ class Router(Ingress):
         )
 
     async def _handle(self, application: str) -> DeploymentHandle:
-        handle = self._handles.get(application)
-        if handle is None:
-            # Asks Serve's controller and blocks while that restarts.
-            handle = await asyncio.to_thread(serve.get_app_handle, application)
-            self._handles[application] = handle
-        return handle
+        found = self._handles.get(application)
+        if found is None:
+            # Asks Serve's controller, and blocks a thread while that restarts: one for all callers.
+            found = asyncio.create_task(asyncio.to_thread(self._find_handle, application))
+            self._handles[application] = found
+            found.add_done_callback(partial(self._forget_failed, application))
+        # One caller's cancellation must not cancel the answer for the others.
+        return await asyncio.shield(found)
+
+    def _forget_failed(self, application: str, found: asyncio.Task[DeploymentHandle]) -> None:
+        if found.cancelled() or found.exception() is not None:
+            del self._handles[application]
 
     async def _forward(self, request: Any, call: Call) -> Any:
         model = self._find("model", request.model)
