@@ -13,7 +13,9 @@ from operator_course import REASON, resource, rollout
 from operator_process import condition
 from operator_world import World, wired
 
+from embedfleet.resources import parse_manifests
 from embedfleet_operator.acting.actor import Actor
+from embedfleet_operator.asking import plan_on_kubernetes
 from embedfleet_operator.cluster.api import FIELD_MANAGER, Api
 from embedfleet_operator.cluster.kinds import kind_of
 from embedfleet_operator.cluster.watching import Store
@@ -26,6 +28,10 @@ pytestmark = [
 
 FLEET = resource(
     "Fleet", "guest", existingCluster={"dashboard": "http://NAMESPACE:8265", "serveHost": "x"}
+)
+PLANNED = parse_manifests(
+    "{apiVersion: embedfleet.io/v1alpha1, kind: Fleet, metadata: {name: guest}, spec: "
+    "{existingCluster: {dashboard: 'http://127.0.0.1:1', serveHost: x}}}"
 )
 DOCS = resource("Embedder", "docs", model={"source": "embedded/embedder"}, backend="echo")
 SERVICE: dict[str, Any] = {
@@ -73,6 +79,10 @@ async def test_a_service_of_others_is_left_alone_until_it_is_handed_over(
     async with rollout(plane, "service-here", connect=guests(Guest(serve))) as (world, wire):
         await world.create(SERVICE)
         before = await world.get("Service", "guest")
+        foreseen = await asyncio.to_thread(
+            plan_on_kubernetes, PLANNED, str(plane.kubeconfig()), world.namespace
+        )
+        assert "Fleet/guest: not accepted\n    Service/guest: there already" in foreseen
         await world.create(FLEET, DOCS)
 
         async def says(reason: str) -> bool:

@@ -72,8 +72,7 @@ class Actor:
             NameTaken: Something of it is there and is not this operator's. Then nothing is done.
         """
         wanted = [signed(each, owner(resource)) for each in manifests]
-        missing = [each for each in wanted if self._live(each) is None]
-        ours = await self._claimed(resource, missing)
+        ours = await self.claim(resource, wanted)
         await self.announce(resource, change)
         for each in wanted:
             live = self._live(each)
@@ -88,7 +87,7 @@ class Actor:
         metadata = wanted["metadata"]
         return self._store.get(wanted["kind"], metadata["namespace"], metadata["name"])
 
-    async def _claimed(self, resource: Manifest, missing: Iterable[Manifest]) -> set[_Key]:
+    async def claim(self, resource: Manifest, manifests: Iterable[Manifest]) -> set[_Key]:
         """Look for objects that are not in the copy, which holds labelled ones only.
 
         Server-side apply cannot say "only if there is none", and an object that was created first
@@ -96,9 +95,14 @@ class Actor:
 
         Returns:
             Those that are there and are this operator's: just made, or robbed of their label.
+
+        Raises:
+            NameTaken: One is there and is not.
         """
         found: dict[_Key, Manifest] = {}
-        for each in missing:
+        for each in manifests:
+            if self._live(each) is not None:
+                continue
             metadata = each["metadata"]
             live = await self._api.get(kind_of(each), metadata["namespace"], metadata["name"])
             if live is not None:

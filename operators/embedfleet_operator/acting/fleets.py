@@ -133,7 +133,12 @@ class Fleets:
         if raw is None:
             raise InvalidManifest(f"Fleet {namespace}/{name} is not there. Apply it first.")
         seen, _ = await self._observe(raw)
-        return decide(seen)
+        decision = decide(seen)
+        try:
+            await self._actor.claim(raw, decision.manifests or ())
+        except NameTaken as taken:
+            return decision.refused_for(seen, taken.refusal)
+        return decision
 
     async def reconcile_orphans(self, namespace: str) -> None:
         """Tell what belongs to no fleet so."""
