@@ -19,6 +19,7 @@ __all__ = ["ServeRest"]
 _PATH: Final = "/api/serve/applications/"
 _START_SECONDS: Final = 180.0
 """The first configuration also starts Serve itself, which takes a while on a busy machine."""
+_MAX_CHARACTERS: Final = 2000
 
 
 class ServeRest:
@@ -101,30 +102,38 @@ class ServeRest:
 
         Raises:
             InvalidManifest: Serve refuses it; the message is Serve's own.
+            Unavailable: It was not taken in time.
         """
         deadline = time.monotonic() + patience_seconds
         while True:
+            # A busy dashboard drops connections, and fails where a process of Serve's did while
+            # that starts; putting the same truth again is harmless.
             try:
                 response = self._call("PUT", _PATH, config, _START_SECONDS)
-                break
+                if response.status_code == 400:
+                    raise InvalidManifest(f"Serve refuses the configuration: {response.text}")
+                _check(response)
+                return
             except Unavailable:
-                # A busy dashboard drops connections; putting the same truth again is harmless.
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(1.0)
-        if response.status_code == 400:
-            raise InvalidManifest(f"Serve refuses the configuration: {response.text}")
-        if response.status_code != 200:
-            raise Unavailable(f"Serve answers HTTP {response.status_code}: {response.text[:2000]}")
 
     def get(self) -> dict[str, Any]:
         """Read the state of every application, deployment and replica (`ServeInstanceDetails`)."""
         response = self._call("GET", _PATH)
-        if response.status_code != 200:
-            raise Unavailable(f"Serve answers HTTP {response.status_code}: {response.text[:2000]}")
+        _check(response)
         details: dict[str, Any] = response.json()
         return details
 
     def delete(self) -> None:
         """Shut Serve down, with every application."""
         self._call("DELETE", _PATH)
+
+
+def _check(response: httpx.Response) -> None:
+    """Raise Unavailable unless Serve did what it was asked."""
+    if response.status_code != 200:
+        # The end of a traceback says what it was.
+        said = response.text[-_MAX_CHARACTERS:]
+        raise Unavailable(f"Serve answers HTTP {response.status_code}: {said}")

@@ -24,6 +24,9 @@ SERVE_FLAGS: Final[Mapping[str, str]] = {
     # What a message may become once decompressed, whatever the fleet says. Its own limit is kept by
     # the edge, which knows a call's first message as it is sent, and by who parses a message.
     "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(512 * 1024 * 1024),
+    # A proxy that is not ready by then is killed and started again. On a machine whose cores are
+    # busy with replicas that start as well, five seconds, Serve's own, are too few.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     # A worker that was reloaded away may finish its calls for as long as a call may take.
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "600",
     # HAProxy 2.8 stops reading a connection while one of its streams has an unread answer, so a
