@@ -196,6 +196,7 @@ def test_steps_leave_what_later_ones_read(tmp_path):
     assert results == [
         "data/sources.json",
         "first/reranker/tokenizer.json",
+        "first/taught.npz",
         "first/embedder/model.safetensors",
         *(f"mined/{name}.jsonl" for name in ("manuals", "packages", "docstrings")),
         "runs/embedder/model/model.safetensors",

@@ -7,7 +7,7 @@ import torch
 from embedfleet.batching.packing import pack
 from embedfleet.checkpoint import resolve
 from embedfleet.checkpoint.config import ModelConfig
-from embedfleet.embedded.recipe.bag import Bag, BagTraining, first_bag, train_bag
+from embedfleet.embedded.recipe.bag import Bag, BagTraining, Texts, first_bag, train_bag
 from embedfleet.embedded.recipe.first import prompt_words
 from embedfleet.embedded.recipe.layers import bag_weights
 from embedfleet.embedded.recipe.scorer import scorer_weights
@@ -135,7 +135,7 @@ def test_a_bag_learns_which_words_belong_together():
     start = first_bag(teacher, np.ones(VOCAB, int), 24)
     trained = train_bag(
         start,
-        {"pairs": (queries, documents)},
+        {"pairs": Texts(queries, documents)},
         BagTraining(steps=300, batch_size=64, learning_rate=2e-2),
     )
     hits = [
@@ -144,3 +144,28 @@ def test_a_bag_learns_which_words_belong_together():
         for b in (start, trained)
     ]
     assert hits[0].mean() < 0.1 < 0.5 < hits[1].mean()
+
+
+def test_a_bag_learns_which_texts_a_teacher_finds_alike():
+    """The teacher goes by every other word alone; which query has which document says nothing."""
+    generator = np.random.default_rng(0)
+    meanings = generator.standard_normal((VOCAB, 24)) * (np.arange(VOCAB) % 2)[:, None]
+    texts = [generator.integers(0, 80, 6) for _ in range(600)]
+    said = unit(np.array([meanings[text].sum(0) for text in texts]) + 1e-6)
+    taught = said[:300], said[300:]
+    start = first_bag(
+        generator.standard_normal((VOCAB, 24)).astype(np.float32), np.ones(VOCAB, int), 24
+    )
+    trained = train_bag(
+        start,
+        {"plain": Texts(texts[:300], texts[300:], taught)},
+        BagTraining(steps=300, batch_size=64, learning_rate=2e-2, temperature=0.2),
+    )
+    unread = [generator.integers(0, 80, 6) for _ in range(200)]
+    wanted = unit(np.array([meanings[text].sum(0) for text in unread]) + 1e-6)
+    apart = ~np.eye(200, dtype=bool)
+    agreement = [
+        np.corrcoef((vectors @ vectors.T)[apart], (wanted @ wanted.T)[apart])[0, 1]
+        for vectors in (unit(each.vectors(unread).numpy()) for each in (start, trained))
+    ]
+    assert agreement[0] < 0.3 < 0.6 < agreement[1]

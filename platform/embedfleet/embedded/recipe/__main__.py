@@ -23,7 +23,12 @@ from safetensors.torch import load_file, save
 from embedfleet.checkpoint.config import CONFIG_FILE
 from embedfleet.checkpoint.shards import SINGLE_FILE
 from embedfleet.embedded.recipe.distillation import Distillation, distil
-from embedfleet.embedded.recipe.first import make_embedder, make_reranker, make_vocabulary
+from embedfleet.embedded.recipe.first import (
+    ask_teacher,
+    make_embedder,
+    make_reranker,
+    make_vocabulary,
+)
 from embedfleet.embedded.recipe.gather import SOURCES, gather
 from embedfleet.embedded.recipe.shapes import config_document
 from embedfleet.messages import Role
@@ -79,8 +84,10 @@ def steps(folder: Path) -> Iterator[tuple[str, Path, Callable[[], object]]]:
     yield "gather pairs", data / "sources.json", lambda: gather(data)
     vocabulary = first / Role.RERANKER / TOKENIZER_FILE
     yield "train the vocabulary", vocabulary, lambda: make_vocabulary(data, first)
+    taught = first / "taught.npz"
+    yield "ask the teacher", taught, lambda: ask_teacher(data, taught)
     bag = first / Role.EMBEDDER
-    yield "train the bag of words", bag / SINGLE_FILE, lambda: make_embedder(data, bag)
+    yield "train the bag of words", bag / SINGLE_FILE, lambda: make_embedder(data, taught, bag)
     for each in MINING:
         mined = folder / "mined" / f"{each.source}.jsonl"
         yield f"mine {each.source}", mined, partial(_mine, folder, each, mined)

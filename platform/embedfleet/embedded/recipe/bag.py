@@ -3,7 +3,8 @@
 A text is the weighted mean of its tokens' vectors. That costs a thousandth of a transformer, so
 the vocabulary learns from every pair many times; the layers that come on top start from it. Token
 vectors begin as a teacher's for the token's spelling, and weights as smooth inverse frequencies
-(Arora, Liang, Ma 2017).
+(Arora, Liang, Ma 2017). Where the teacher has read a source, its texts are to be as like each other
+as it finds them, which says more than that one of a thousand documents answers a query.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ from torch.nn import functional
 
 from embedfleet.messages import TokenIds
 
-__all__ = ["IMPORTANCE_GAIN", "Bag", "BagTraining", "first_bag", "train_bag"]
+__all__ = ["IMPORTANCE_GAIN", "Bag", "BagTraining", "Texts", "first_bag", "train_bag"]
 
 IMPORTANCE_GAIN: Final = 6.0
 """Largest logit that a token's importance gives it among the tokens of a text."""
 
 _DIMENSIONS: Final[Mapping[int | None, float]] = {None: 1.0, 64: 0.5, 32: 0.3}
 _MAX_TOKENS: Final = 96
+_NEVER: Final = 1e4
+"""Taken from the logit of what is left out."""
 
 
 @dataclass(slots=True)
@@ -62,6 +65,19 @@ class Bag:
 
 
 @dataclass(frozen=True, slots=True)
+class Texts:
+    """Queries of a source and the documents that answer them, n of both.
+
+    Attributes:
+        taught: A teacher's vectors of the queries and of the documents, each (n, d) of unit length.
+    """
+
+    queries: Sequence[TokenIds]
+    documents: Sequence[TokenIds]
+    taught: tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class BagTraining:
     """How a bag is trained."""
 
@@ -93,16 +109,13 @@ def first_bag(teacher: npt.NDArray[np.float32], counts: npt.NDArray[np.int64], w
     return Bag(torch.from_numpy(content), torch.from_numpy(importance.astype(np.float32)))
 
 
-def train_bag(
-    bag: Bag,
-    sources: Mapping[str, tuple[Sequence[TokenIds], Sequence[TokenIds]]],
-    training: BagTraining,
-) -> Bag:
-    """Train on pairs, the others of a batch being what does not match, at several dimensions.
+def train_bag(bag: Bag, sources: Mapping[str, Texts], training: BagTraining) -> Bag:
+    """Train at several dimensions, on batches of one source each.
 
     Args:
         bag: Where training starts.
-        sources: Queries and their documents by source; a batch is of one source.
+        sources: By name. The others of a batch are what does not match, or, where a teacher has
+            read them, match as much as it says.
         training: How.
 
     Returns:
@@ -112,17 +125,21 @@ def train_bag(
     optimizer = torch.optim.Adam([trained.content, trained.importance], betas=(0.9, 0.99))
     generator = np.random.default_rng(training.seed)
     names = list(sources)
-    sizes = np.sqrt([len(sources[name][0]) for name in names])
+    sizes = np.sqrt([len(sources[name].queries) for name in names])
     for step in range(training.steps):
-        queries, documents = sources[names[generator.choice(len(names), p=sizes / sizes.sum())]]
-        chosen = generator.choice(
-            len(queries), min(training.batch_size, len(queries)), replace=False
+        texts = sources[names[generator.choice(len(names), p=sizes / sizes.sum())]]
+        count = len(texts.queries)
+        chosen = generator.choice(count, min(training.batch_size, count), replace=False)
+        queries, documents = (
+            trained.vectors([kind[i][:_MAX_TOKENS] for i in chosen])
+            for kind in (texts.queries, texts.documents)
         )
-        loss = _loss(
-            trained.vectors([queries[i][:_MAX_TOKENS] for i in chosen]),
-            trained.vectors([documents[i][:_MAX_TOKENS] for i in chosen]),
-            training.temperature,
-        )
+        if texts.taught is None:
+            loss = _answering(queries, documents, training.temperature)
+        else:
+            taught = np.concatenate([kind[chosen] for kind in texts.taught]).astype(np.float32)
+            both = torch.cat([queries, documents])
+            loss = _alike(both, torch.from_numpy(taught), training.temperature)
         decay = 0.5 + 0.5 * math.cos(math.pi * step / training.steps)
         optimizer.param_groups[0]["lr"] = training.learning_rate * min(1.0, step / 50) * decay
         optimizer.zero_grad()
@@ -131,7 +148,8 @@ def train_bag(
     return Bag(trained.content.detach(), trained.importance.detach())
 
 
-def _loss(queries: Tensor, documents: Tensor, temperature: float) -> Tensor:
+def _answering(queries: Tensor, documents: Tensor, temperature: float) -> Tensor:
+    """Return how surprising it is which document answers which query, and the other way round."""
     total = torch.zeros(())
     target = torch.arange(len(queries))
     for dimension, weight in _DIMENSIONS.items():
@@ -140,4 +158,16 @@ def _loss(queries: Tensor, documents: Tensor, temperature: float) -> Tensor:
         scores = left @ right.T / temperature
         both = functional.cross_entropy(scores, target) + functional.cross_entropy(scores.T, target)
         total = total + weight * both / 2
+    return total
+
+
+def _alike(vectors: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    """Return how surprising it is to which other texts a teacher finds each text alike."""
+    itself = torch.eye(len(vectors)) * _NEVER
+    wanted = (taught @ taught.T / temperature - itself).softmax(1)
+    total = torch.zeros(())
+    for dimension, weight in _DIMENSIONS.items():
+        unit = functional.normalize(vectors[:, :dimension], dim=-1)
+        found = (unit @ unit.T / temperature - itself).log_softmax(1)
+        total = total - weight * (wanted * found).sum(1).mean()
     return total

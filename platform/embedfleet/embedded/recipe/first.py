@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -16,22 +17,28 @@ from embedfleet.catalog import DEFAULT_INSTRUCTION
 from embedfleet.checkpoint import open_checkpoint
 from embedfleet.checkpoint.config import CONFIG_FILE
 from embedfleet.checkpoint.shards import SINGLE_FILE
-from embedfleet.embedded.recipe.bag import BagTraining, first_bag, train_bag
+from embedfleet.embedded.recipe.bag import BagTraining, Texts, first_bag, train_bag
 from embedfleet.embedded.recipe.layers import NUM_RESERVED, bag_weights
 from embedfleet.embedded.recipe.scorer import scorer_weights
 from embedfleet.embedded.recipe.scorer_rows import Words
 from embedfleet.embedded.recipe.shapes import NUM_ORDINARY_TOKENS, SHAPES, config_document
-from embedfleet.embedded.recipe.teacher import spelling_vectors
+from embedfleet.embedded.recipe.teacher import spelling_vectors, text_vectors
 from embedfleet.embedded.vocabulary import FINAL_TOKEN, small
 from embedfleet.messages import Role, TokenIds
 from embedfleet.prompts import RERANK_PREFIX, RERANK_SUFFIX, query_head, rerank_head
 from embedfleet.tokenization.tokenizer import FILE_NAME as TOKENIZER_FILE
 from embedfleet.tokenization.tokenizer import Tokenizer
 
-__all__ = ["make_embedder", "make_reranker", "make_vocabulary", "prompt_words"]
+__all__ = ["ask_teacher", "make_embedder", "make_reranker", "make_vocabulary", "prompt_words"]
 
 _PROMPT_WEIGHT: Final = 200
 """How often prompts are among the texts, so that their words are tokens."""
+
+_PLAIN: Final = "words"
+"""The source of plain English: what its texts mean is what the teacher knows best."""
+
+_PLAIN_WEIGHT: Final = 4
+"""How often its texts are among those of the vocabulary, where programs' words are most."""
 
 _RETRIEVED: Final = ("docstrings", "manuals", "packages")
 """Sources whose documents are like those that are searched; the others define words."""
@@ -48,20 +55,36 @@ def make_vocabulary(data: Path, target: Path) -> None:
         (folder / TOKENIZER_FILE).write_bytes(small(texts, NUM_ORDINARY_TOKENS, role))
 
 
-def make_embedder(data: Path, target: Path, training: BagTraining | None = None) -> None:
+def ask_teacher(data: Path, target: Path) -> None:
+    """Write what the teacher makes of plain queries and documents: a file of two arrays."""
+    queries, documents = zip(*_read(data)[_PLAIN], strict=True)
+    part = target.with_suffix(".part.npz")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    asked, answering = (text_vectors(texts).astype(np.float16) for texts in (queries, documents))
+    np.savez(part, queries=asked, documents=answering)
+    part.rename(target)
+
+
+def make_embedder(
+    data: Path, taught: Path, target: Path, training: BagTraining | None = None
+) -> None:
     """Train the bag of words and write it as an embedder.
 
     Args:
         data: What `gather` wrote.
+        taught: What `ask_teacher` wrote.
         target: Holds `tokenizer.json`.
         training: Of the bag.
     """
     tokenizer = Tokenizer.load(target)
     encoded = {name: _encoded(pairs, tokenizer) for name, pairs in _read(data).items()}
+    with np.load(taught) as vectors:
+        said = vectors["queries"], vectors["documents"]
+    encoded[_PLAIN] = replace(encoded[_PLAIN], taught=said)
     shape = SHAPES[Role.EMBEDDER]
     counts = np.zeros(shape.vocab_size, np.int64)
-    for _, documents in encoded.values():
-        counts += np.bincount(np.concatenate(documents), minlength=shape.vocab_size)
+    for texts in encoded.values():
+        counts += np.bincount(np.concatenate(texts.documents), minlength=shape.vocab_size)
     spellings = [tokenizer.decode([i]) for i in range(tokenizer.highest_ordinary_id + 1)]
     known = spelling_vectors(spellings)
     teacher = np.zeros((shape.vocab_size, known.shape[1]), np.float32)
@@ -139,16 +162,13 @@ def _read(data: Path) -> Sources:
 def _texts(sources: Sources) -> Iterator[str]:
     prompts = RERANK_PREFIX + query_head(DEFAULT_INSTRUCTION) + RERANK_SUFFIX
     yield from (prompts + rerank_head(DEFAULT_INSTRUCTION, " yes no yes no"),) * _PROMPT_WEIGHT
-    for pairs in sources.values():
+    for name, pairs in sources.items():
         for query, document in pairs:
-            yield query
-            yield document
+            yield from (query, document) * (_PLAIN_WEIGHT if name == _PLAIN else 1)
 
 
-def _encoded(
-    pairs: Iterable[tuple[str, str]], tokenizer: Tokenizer
-) -> tuple[list[TokenIds], list[TokenIds]]:
+def _encoded(pairs: Iterable[tuple[str, str]], tokenizer: Tokenizer) -> Texts:
     queries, documents = zip(*pairs, strict=True)
     head = query_head(DEFAULT_INSTRUCTION)
     asked = tokenizer.encode_batch([head + query for query in queries])
-    return asked, tokenizer.encode_batch(list(documents))
+    return Texts(asked, tokenizer.encode_batch(list(documents)))

