@@ -103,15 +103,15 @@ def live() -> Iterator[Live]:
 
 
 class Traffic:
-    """Calls by the SDK, one after the other, until it is left.
+    """Constant calls by the SDK, one after the other, until it is left.
 
-    A rest between two leaves replicas that start the cores they start on.
+    Args:
+        rest_seconds: Between two, where it is others that change: replicas that start need cores.
     """
 
-    _REST_SECONDS = 0.05
-
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, rest_seconds: float = 0.0) -> None:
         self._endpoint = endpoint
+        self._rest_seconds = rest_seconds
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self.answered = 0
@@ -126,7 +126,7 @@ class Traffic:
                     self.answered += 1
                 except Exception as error:
                     self.failures.append(error)
-                self._over.wait(self._REST_SECONDS)
+                self._over.wait(self._rest_seconds)
 
     def __enter__(self) -> "Traffic":
         self._thread.start()
@@ -216,7 +216,7 @@ def test_models_come_and_go(live, tmp_path):
     shutil.copytree(EMBEDDED / "embedder", broken)
     (broken / "model.safetensors").unlink()
     extra = small("Embedder", "extra", "embedded/embedder")
-    with Traffic(live.state.endpoint) as traffic, Caller(live.state.endpoint) as caller:
+    with Traffic(live.state.endpoint, 0.05) as traffic, Caller(live.state.endpoint) as caller:
         assert live.apply(small(*DOCS), RELEVANCE, extra).of("Embedder/extra") is Impact.START
         assert len(caller.call(EMBED, texts("extra", "a")).embeddings[0].values) == 256
 
