@@ -112,7 +112,7 @@ def test_a_model_that_fails_costs_nothing_of_those_before_it(
     assert run(["evaluate", *MODEL, *RERANKER, *QUIETLY, *arguments.split()]) == 1
     found = capsys.readouterr()
     assert "Quality on words" in found.out
-    assert "damaged failed, and the rest was not measured: embedding 0 of " in found.err
+    assert "damaged failed, so no more was measured: embedding 0 of " in found.err
     assert "is not finite" in found.err
     names = [each["name"] for each in json.loads(report.read_text())["systems"]]
     assert names == ["bm25", "embedder", "embedder@32", "embedder@64", "embedder@128"]
@@ -127,7 +127,7 @@ def test_where_nothing_was_measured_only_the_failure_is_told(
     assert run(["evaluate", *QUIETLY, *arguments.split()]) == 1
     found = capsys.readouterr()
     assert found.out == ""
-    assert "is not finite" in found.err
+    assert found.err.startswith("embedfleet: damaged failed, so no more was measured: ")
 
 
 @pytest.mark.parametrize(

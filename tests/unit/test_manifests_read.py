@@ -199,3 +199,5 @@ def test_what_is_empty_is_named(tmp_path: Path) -> None:
     found = [(p.file, p.limit) for p in refused.value.problems]
     named = (f"{tmp_path}/folder/", f"{tmp_path}/empty.yaml")
     assert found == [(each, "holds no resource") for each in named]
+    with pytest.raises(InvalidManifest, match="holds no resource"):
+        load_manifests([])

@@ -189,9 +189,7 @@ def evaluate(
             measure(candidate)
         # torch's own for memory that a device lacks is a RuntimeError.
         except (EmbedfleetError, RuntimeError, MemoryError) as failure:
-            running.results.ended(candidate.label, failure)
-            if not running.results.systems:
-                raise
+            running.results.end(candidate.label, failure)
             break
     return running.results
 

@@ -104,10 +104,14 @@ class Results:
         self.systems.setdefault(system.name, system)
         self.cosines[pairs.name, system.name] = cosines
 
-    def ended(self, model: str, failure: Exception) -> None:
-        """Keep what a model failed with, and nothing that was measured of it: half is no mean."""
+    def end(self, model: str, failure: Exception) -> None:
+        """Keep what a model failed with, and nothing that was measured of it: half is no mean.
+
+        Raises:
+            EngineError: Nothing else was measured.
+        """
         said = str(failure) or type(failure).__name__
-        self.failure = EngineError(f"{model} failed, and the rest was not measured: {said}")
+        self.failure = EngineError(f"{model} failed, so no more was measured: {said}")
         left = {name for name, system in self.systems.items() if system.model == model}
         for name in left:
             del self.systems[name]
@@ -115,6 +119,8 @@ class Results:
         for kept in measured:
             for key in [key for key in kept if key[1] in left]:
                 del kept[key]
+        if not self.systems:
+            raise self.failure from failure
 
     def cost(self, system: str) -> Cost:
         """Add up a system's costs over all datasets."""

@@ -105,7 +105,8 @@ def load_manifests(paths: Sequence[str | Path], stdin: TextIO | None = None) -> 
             continue
         files = _files(Path(path))
         if not files:
-            texts.append((f"{path}/", ""))
+            # To be named, should there be nothing elsewhere either.
+            texts.append((f"{Path(path)}/", ""))
         for file in files:
             try:
                 texts.append((str(file), file.read_bytes().decode()))
@@ -149,7 +150,8 @@ def _manifests(texts: Sequence[tuple[str, str]], problems: list[Problem]) -> Man
                 parsed.append((document, judged))
     if not documents and not problems:
         known = f"Known kinds: {', '.join(KINDS)}."
-        problems.extend(_file_problem(file, "holds no resource", known) for file, _ in texts)
+        files = [file for file, _ in texts] or ["manifests"]
+        problems.extend(_file_problem(file, "holds no resource", known) for file in files)
     problems.extend(_together(parsed, documents))
     if problems:
         raise InvalidManifest.of(tuple(problems))
